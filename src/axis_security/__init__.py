@@ -1,0 +1,43 @@
+"""axis-security: the security page of a SaaS product, as code that proves itself.
+
+The names below load on first use, so that ``import axis_security`` costs almost nothing and pulls in no framework, driver or ORM.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from axis_security.core.context import acting_as as acting_as
+    from axis_security.core.context import current_principal as current_principal
+    from axis_security.core.errors import AxisError as AxisError
+    from axis_security.core.principal import Assurance as Assurance
+    from axis_security.core.principal import Principal as Principal
+    from axis_security.core.secret import Secret as Secret
+
+__version__: Final = "0.1.0.dev0"
+
+_HOME: Final = {
+    "Assurance": "axis_security.core.principal",
+    "AxisError": "axis_security.core.errors",
+    "Principal": "axis_security.core.principal",
+    "Secret": "axis_security.core.secret",
+    "acting_as": "axis_security.core.context",
+    "current_principal": "axis_security.core.context",
+}
+
+__all__ = ["Assurance", "AxisError", "Principal", "Secret", "__version__", "acting_as", "current_principal"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'axis_security' has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
