@@ -10,7 +10,7 @@ from psycopg.conninfo import conninfo_to_dict
 from axis_security.core.errors import ConfigError
 from axis_security.ops.tls import check_dsn, check_live, secure_dsn
 
-BARE = "postgresql://app:hunter2@db.example.org/crm"
+BARE = "postgresql://app:hunter2@db.example.org/crm"  # axis-security: not-a-secret a made-up password for this test
 
 
 def test_secure_dsn_passes_its_own_check() -> None:

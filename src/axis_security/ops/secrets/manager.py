@@ -1,0 +1,176 @@
+"""Secrets in use: fetched once, refreshed before they lapse, never older than a stated limit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from axis_security.core.clock import SYSTEM_CLOCK, Clock
+from axis_security.core.errors import ConfigError
+from axis_security.core.events import AuditEvent, EventKind, EventSink, Outcome
+from axis_security.core.secret import Secret
+from axis_security.ops.secrets.provider import SecretMissing, SecretProvider, SecretsUnavailable, SecretVersion, Stage
+
+__all__ = ["RefreshPolicy", "SecretManager", "SecretPair"]
+
+_REFRESH_AT: Final = 2 / 3
+"""Refresh when this part of the ttl has passed: a third of it is left for retries."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshPolicy:
+    """How long a fetched secret serves.
+
+    Args:
+        ttl: for providers that name none of their own; theirs wins where it is shorter.
+        jitter: part of the refresh time that is random, so that a fleet does not ask all at once; 0 to 0.5.
+        stale: how long beyond its ttl a secret may still serve while the provider does not answer. After that: no.
+        retry: the shortest time between two failed attempts.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    ttl: timedelta = timedelta(minutes=5)
+    jitter: float = 0.1
+    stale: timedelta = timedelta(hours=1)
+    retry: timedelta = timedelta(seconds=5)
+
+    def __post_init__(self) -> None:
+        if not (
+            timedelta(0) < self.ttl <= timedelta(days=1) and 0 <= self.jitter <= 0.5 and timedelta(0) <= self.stale <= timedelta(days=1)
+        ):
+            raise ConfigError(
+                what="the refresh policy is not usable",
+                why="ttl must lie in (0, 1 day], jitter in [0, 0.5], stale in [0, 1 day]",
+                fix="choose a ttl of minutes and a stale limit of at most hours",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class SecretPair:
+    """The version in force and, while a rotation spreads, the one before it."""
+
+    current: Secret[str]
+    previous: Secret[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    pair: SecretPair
+    refresh_at: datetime
+    lapses_at: datetime
+
+
+class SecretManager:
+    """Gives secrets by name; thread-safe, and usable from an event loop with :meth:`aget`.
+
+    One caller refreshes a secret that is due while all others go on with the one they have (single flight). If the provider does
+    not answer, the old one serves until ``policy.stale`` has passed, with a ``SECRET_STALE`` event per failed attempt; then
+    :class:`SecretsUnavailable`. A new version writes a ``SECRET_ROTATED`` event and calls *on_rotate*.
+
+    Args:
+        provider: where secrets come from.
+        sink: takes the events.
+        policy: how long a fetched secret serves.
+        on_rotate: called with the name and the new pair after a version changed, in the thread that noticed.
+        clock, uniform: time and randomness.
+    """
+
+    def __init__(
+        self,
+        provider: SecretProvider,
+        *,
+        sink: EventSink,
+        policy: RefreshPolicy | None = None,
+        on_rotate: Callable[[str, SecretPair], None] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        uniform: Callable[[], float] = random.random,
+    ) -> None:
+        self._provider = provider
+        self._sink = sink
+        self._policy = policy or RefreshPolicy()
+        self._on_rotate = on_rotate
+        self._clock = clock
+        self._uniform = uniform
+        self._entries: dict[str, _Entry] = {}
+        self._locks: dict[str, threading.Lock] = {}
+        self._guard = threading.Lock()
+
+    @property
+    def label(self) -> str:
+        """The provider's label, for messages and checks."""
+        return self._provider.label
+
+    def get(self, name: str) -> Secret[str]:
+        """The version in force.
+
+        Raises:
+            SecretMissing: the provider has none.
+            SecretsUnavailable: it can't be fetched, and what we have is too old to serve.
+        """
+        return self.pair(name).current
+
+    async def aget(self, name: str) -> Secret[str]:
+        """:meth:`get` without blocking the event loop: the provider is asked in a thread, and only when a fetch is due."""
+        entry = self._entries.get(name)
+        if entry is not None and self._clock.now() < entry.refresh_at:
+            return entry.pair.current
+        return await asyncio.to_thread(self.get, name)
+
+    def pair(self, name: str) -> SecretPair:
+        """The version in force and the one before it. Raises as :meth:`get` does."""
+        now = self._clock.now()
+        entry = self._entries.get(name)
+        if entry is not None and now < entry.refresh_at:
+            return entry.pair
+        with self._guard:
+            lock = self._locks.setdefault(name, threading.Lock())
+        # With a value in hand only one caller goes to the provider; with none, everyone waits for the first.
+        usable = entry is not None and now < entry.lapses_at
+        if not lock.acquire(blocking=not usable):
+            return entry.pair if entry is not None else self.pair(name)
+        try:
+            entry = self._entries.get(name)
+            if entry is None or self._clock.now() >= entry.refresh_at:
+                entry = self._refresh(name, entry)
+            return entry.pair
+        finally:
+            lock.release()
+
+    def _refresh(self, name: str, old: _Entry | None) -> _Entry:
+        now = self._clock.now()
+        try:
+            fetched = self._provider.fetch(name)
+            previous: Secret[str] | None = None
+            with contextlib.suppress(SecretMissing):
+                previous = self._provider.fetch(name, Stage.PREVIOUS).value
+        except SecretsUnavailable:
+            if old is None or now >= old.lapses_at:
+                raise
+            age = now - (old.lapses_at - self._policy.stale)
+            self._emit(EventKind.SECRET_STALE, Outcome.FAILED, name=name, age_seconds=max(0, int(age.total_seconds())))
+            entry = _Entry(old.pair, now + self._policy.retry, old.lapses_at)
+            self._entries[name] = entry
+            return entry
+        entry = self._entry(fetched, previous, now)
+        self._entries[name] = entry
+        if old is not None and old.pair.current != fetched.value:
+            self._emit(EventKind.SECRET_ROTATED, Outcome.ALLOWED, name=name, version=fetched.version)
+            if self._on_rotate is not None:
+                self._on_rotate(name, entry.pair)
+        return entry
+
+    def _entry(self, fetched: SecretVersion, previous: Secret[str] | None, now: datetime) -> _Entry:
+        ttl = min(self._policy.ttl, fetched.ttl) if fetched.ttl is not None else self._policy.ttl
+        refresh_in = ttl * (_REFRESH_AT * (1 - self._policy.jitter * self._uniform()))
+        return _Entry(SecretPair(fetched.value, previous), now + refresh_in, now + ttl + self._policy.stale)
+
+    def _emit(self, kind: EventKind, outcome: Outcome, **detail: str | int) -> None:
+        self._sink.emit(AuditEvent(kind=kind, at=self._clock.now(), outcome=outcome, detail=detail))
