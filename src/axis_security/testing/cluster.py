@@ -169,6 +169,7 @@ class Cluster(TestServer):
         if self._home is None:
             self._home = Path(tempfile.mkdtemp(prefix="axis-pg-"))
             self._home.chmod(0o755)
+            give_to_server(self._home)
             self._bin_dir = _reachable(self._wanted_bin_dir, self._home)
             self._init_data()
         if self.port == 0:
