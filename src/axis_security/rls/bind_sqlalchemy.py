@@ -1,0 +1,94 @@
+"""Binding for SQLAlchemy engines, sync and async.
+
+The guard sits on the driver's own connection (:mod:`bind_psycopg`, :mod:`bind_asyncpg`), below everything that SQLAlchemy can do with it:
+ORM, Core, raw SQL, ``raw_connection()`` and the driver connection taken out of the pool all meet the same rule. This module only sees to
+it that no connection leaves the engine's pool without a guard, and that the pool's own pings need no principal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import event, exc
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from axis_security.core.errors import ConfigError
+from axis_security.rls.bind import Binder
+from axis_security.rls.posture import Posture
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+__all__ = ["install_engine"]
+
+_DRIVERS: Final = {
+    "psycopg": "axis_security.rls.bind_psycopg",
+    "psycopg_async": "axis_security.rls.bind_psycopg",
+    "asyncpg": "axis_security.rls.bind_asyncpg",
+}
+_INSTALLED: Final[WeakKeyDictionary[Any, Binder]] = WeakKeyDictionary()
+
+
+def install_engine(
+    engine: Engine | AsyncEngine, *, binder: Binder, posture: Posture | None
+) -> None:
+    """Guard every connection of *engine*, those already in its pool included; idempotent.
+
+    Raises:
+        ConfigError: not PostgreSQL through psycopg or asyncpg, connections are checked out, or another tenancy is installed.
+    """
+    sync = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
+    module = (
+        _DRIVERS.get(sync.dialect.driver) if sync.dialect.name == "postgresql" else None
+    )
+    if module is None:
+        raise ConfigError(
+            what="the engine cannot be guarded",
+            why=f"its driver is `{sync.dialect.name}+{sync.dialect.driver}`",
+            fix="use postgresql+psycopg or postgresql+asyncpg",
+        )
+    dialect = sync.dialect
+    installed = _INSTALLED.get(
+        dialect
+    )  # engines made with `execution_options()` share dialect and pool
+    if installed is not None:
+        if installed is not binder:
+            raise ConfigError(
+                what="the engine is guarded already",
+                why="another tenancy was installed on it",
+                fix="install one tenancy per engine",
+            )
+        return
+    if getattr(sync.pool, "checkedout", lambda: 0)() > 0:
+        raise ConfigError(
+            what="the engine is in use",
+            why="connections that are checked out began unbound",
+            fix="install the tenancy before the engine's first use",
+        )
+    driver: Any = import_module(module)
+
+    def on_connect(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        # SQLAlchemy's own first questions have been asked by now, and nobody has been given the connection yet.
+        driver.guard(record.driver_connection, binder, posture)
+
+    def on_checkout(
+        connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: object
+    ) -> None:
+        if not driver.is_guarded(record.driver_connection):
+            raise exc.DisconnectionError  # made before the tenancy was installed: the pool replaces it
+
+    ping: Callable[[Any], bool] = dialect.do_ping
+
+    def guarded_ping(connection: Any) -> bool:
+        with driver.upkeep(dialect.get_driver_connection(connection)):
+            return ping(connection)
+
+    _INSTALLED[dialect] = binder
+    event.listen(sync, "connect", on_connect)
+    event.listen(sync, "checkout", on_checkout)
+    dialect.do_ping = guarded_ping  # type: ignore[method-assign, assignment]
