@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from axis_security.core.principal import Assurance as Assurance
     from axis_security.core.principal import Principal as Principal
     from axis_security.core.secret import Secret as Secret
+    from axis_security.rbac.guard import public as public
+    from axis_security.rbac.guard import requires as requires
 
 __version__: Final = "0.1.0.dev0"
 
@@ -25,9 +27,11 @@ _HOME: Final = {
     "Secret": "axis_security.core.secret",
     "acting_as": "axis_security.core.context",
     "current_principal": "axis_security.core.context",
+    "public": "axis_security.rbac.guard",
+    "requires": "axis_security.rbac.guard",
 }
 
-__all__ = ["Assurance", "AxisError", "Principal", "Secret", "__version__", "acting_as", "current_principal"]  # noqa: PLE0604
+__all__ = ["Assurance", "AxisError", "Principal", "Secret", "__version__", "acting_as", "current_principal", "public", "requires"]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:

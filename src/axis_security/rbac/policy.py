@@ -1,0 +1,347 @@
+"""The policy: roles and what they hold, compiled once into frozen bitsets.
+
+A check is one dictionary look-up and one bit test, however many tenants there are. Everything that can be wrong with a policy is
+refused when it is built: unknown names, cycles, a role order that loses a capability, ``users.manage`` in the wrong hands.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Any, Final
+
+from axis_security.core.clock import SYSTEM_CLOCK, Clock
+from axis_security.core.errors import ConfigError
+from axis_security.core.events import EventSink, LoggingSink
+from axis_security.core.grants import CapabilityLike, Grant
+from axis_security.core.ids import IdValue, TenantId
+from axis_security.core.principal import Assurance, Principal
+from axis_security.rbac.capability import Capabilities, Capability, UnknownCapability, in_force
+from axis_security.rbac.conditions import Allow, Predicate
+from axis_security.rbac.decision import Decision, DecisionCode, StepUp
+
+__all__ = ["MANAGE_USERS", "Holding", "Policy", "Role", "UnsoundPolicy", "standard_policy"]
+
+MANAGE_USERS: Final = "users.manage"
+"""Invitations, role changes and data export need it."""
+
+
+class UnsoundPolicy(ConfigError):
+    """The policy contradicts itself or a rule of the library; it was not built."""
+
+    code = "rbac.unsound_policy"
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A role as declared. Args: name; grants: what it adds; includes: roles whose grants it holds as well."""
+
+    name: str
+    grants: Sequence[Capability | Allow] = ()
+    includes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A role as compiled. Args: always: bits held without condition; conditional: bit to the predicates, any of which suffices."""
+
+    always: int
+    conditional: Mapping[int, tuple[Predicate, ...]]
+
+    @property
+    def reach(self) -> int:
+        """Every bit the role may use on some object."""
+        mask = self.always
+        for bit in self.conditional:
+            mask |= bit
+        return mask
+
+    def covers(self, other: Holding) -> bool:
+        """Whether whoever holds this holds all of *other*: its unconditional bits, and each conditional bit under no stricter condition."""
+        if other.always & ~self.always:
+            return False
+        return all(bit & self.always or set(tests) <= set(self.conditional.get(bit, ())) for bit, tests in other.conditional.items())
+
+
+class Policy:
+    """What each role may do, frozen. Satisfies :class:`axis_security.core.grants.GrantTable`.
+
+    The first policy built over a registry is in force for ``@requires``; :meth:`activate` puts another in its place.
+
+    Args:
+        caps: the registry.
+        roles: every role of the product, in any order.
+        order: role names from lowest to highest; each must hold all that the one before holds. Empty: no order is claimed.
+        tenant_limit: the most that a tenant's own roles may hold; ``None``: everything but ``users.manage``.
+        clock: tells whether a sign-in is fresh.
+        events: where denials are written (ASVS 16.3.2).
+
+    Raises:
+        UnsoundPolicy: unknown or doubled role, cycle, an order that loses a capability.
+        UnknownCapability: a grant of another registry's capability.
+    """
+
+    __slots__ = ("_holdings", "_lock", "_masks", "_tenant_limit", "_tenants", "_would_allow", "caps", "clock", "events", "order")
+
+    def __init__(
+        self,
+        caps: Capabilities[str],
+        *,
+        roles: Sequence[Role],
+        order: Sequence[str] = (),
+        tenant_limit: Iterable[Capability] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        events: EventSink | None = None,
+    ) -> None:
+        self.caps: Final = caps
+        self.clock: Final = clock
+        self.events: Final[EventSink] = LoggingSink() if events is None else events
+        self._holdings: Final[Mapping[str, Holding]] = _compile(caps, roles, MappingProxyType({}))
+        self.order: Final = tuple(order)
+        for name in self.order:
+            if name not in self._holdings:
+                raise _unsound(f"role order names `{name}`", "the policy declares no such role", "list declared roles only")
+        for low, high in zip(self.order, self.order[1:], strict=False):
+            if not self._holdings[high].covers(self._holdings[low]):
+                raise _unsound(
+                    f"role `{high}` loses a capability",
+                    f"it is above `{low}` in the order but does not hold all that `{low}` holds",
+                    f"let `{high}` include `{low}`",
+                )
+        limit = (cap for cap in caps if cap.name != MANAGE_USERS) if tenant_limit is None else (_own(caps, cap) for cap in tenant_limit)
+        self._tenant_limit: Final = sum({cap.bit for cap in limit})
+        self._masks: Final[Mapping[str, int]] = MappingProxyType({name: holding.always for name, holding in self._holdings.items()})
+        ranked = [*self.order, *(name for name in self._holdings if name not in self.order)]
+        self._would_allow: Final = MappingProxyType(
+            {cap.name: tuple(name for name in ranked if self._holdings[name].reach & cap.bit) for cap in caps}
+        )
+        self._tenants: Final[dict[str, Mapping[str, Holding]]] = {}
+        self._lock: Final = threading.Lock()
+        cell = in_force(caps)
+        if cell.policy is None:
+            self.activate()
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The host's roles, lowest first where an order is declared."""
+        return (*self.order, *(name for name in self._holdings if name not in self.order))
+
+    def activate(self) -> Policy:
+        """Put this policy in force for every ``@requires`` over its registry; returns it."""
+        cell = in_force(self.caps)
+        # Masks first: between the two stores a guard may only see the new masks, whose denials the old policy re-examines and explains.
+        cell.masks, cell.policy = self._masks, self
+        return self
+
+    def holding(self, role: str, tenant: TenantId | None = None) -> Holding | None:
+        """What *role* holds, looking at the tenant's own roles too; ``None``: no such role."""
+        found = self._holdings.get(role)
+        if found is None and tenant is not None:
+            own = self._tenants.get(tenant.text)
+            found = None if own is None else own.get(role)
+        return found
+
+    def set_tenant_roles(self, tenant: TenantId | IdValue, roles: Sequence[Role]) -> None:
+        """Replace the tenant's own roles, compiled over the same bits. They may include the host's roles, never redefine one.
+
+        Raises:
+            UnsoundPolicy: a role shadows the host's, or exceeds ``tenant_limit`` (``users.manage``, unless the host declared it).
+            UnknownCapability: a grant of another registry's capability.
+        """
+        compiled = _compile(self.caps, roles, self._holdings)
+        for name, holding in compiled.items():
+            over = holding.reach & ~self._tenant_limit
+            if over:
+                names = ", ".join(cap.name for cap in self.caps if cap.bit & over)
+                raise _unsound(
+                    f"tenant role `{name}` exceeds the host's limit",
+                    f"it would hold {names}",
+                    "leave them out, or raise tenant_limit= in the host's policy",
+                )
+        with self._lock:
+            if compiled:
+                self._tenants[TenantId.of(tenant).text] = compiled
+            else:
+                self._tenants.pop(TenantId.of(tenant).text, None)
+
+    def grants(self) -> Sequence[Grant]:
+        """Every grant of every host role, inheritance resolved, in a stable order."""
+        return _grants(self.caps, self._holdings)
+
+    def tenant_grants(self, tenant: TenantId | IdValue) -> Sequence[Grant]:
+        """The grants of the tenant's own roles."""
+        return _grants(self.caps, self._tenants.get(TenantId.of(tenant).text, {}))
+
+    def decide(
+        self,
+        principal: Principal | None,
+        capability: CapabilityLike | str,
+        resource: Any = None,
+        *,
+        fresh: timedelta | None = None,
+        aal: Assurance | None = None,
+    ) -> Decision:
+        """May *principal* use *capability* on *resource*? Never raises: whatever cannot be established is no.
+
+        Args:
+            fresh: how long ago the person may have signed in at most.
+            aal: how strongly they must have.
+        """
+        name = capability if isinstance(capability, str) else getattr(capability, "name", "?")
+        if name not in self.caps or (isinstance(capability, Capability) and capability not in self.caps):
+            return Decision(False, DecisionCode.UNKNOWN_CAPABILITY, str(name), principal)
+        if principal is None:
+            return Decision(False, DecisionCode.NO_PRINCIPAL, name, None, None, (), self._would_allow[name])
+        holding = self.holding(principal.role, principal.tenant)
+        if holding is None:
+            return Decision(False, DecisionCode.UNKNOWN_ROLE, name, principal, None, (name,), self._would_allow[name])
+        bit = self.caps[name].bit
+        rule: str | None = principal.role
+        if not holding.always & bit:
+            tests = holding.conditional.get(bit)
+            if tests is None:
+                return Decision(False, DecisionCode.MISSING_CAPABILITY, name, principal, None, (name,), self._would_allow[name])
+            code, rule = _try(tests, principal, resource)
+            if code is not DecisionCode.ALLOWED:
+                return Decision(False, code, name, principal, rule, (), self._would_allow[name])
+            rule = f"{principal.role} when {rule}"
+        if fresh is not None or aal is not None:
+            needs = self._step_up(principal, fresh, aal)
+            if needs is not None:
+                return Decision(False, DecisionCode.STEP_UP_REQUIRED, name, principal, rule, (), self._would_allow[name], needs)
+        return Decision(True, DecisionCode.ALLOWED, name, principal, rule)
+
+    def _step_up(self, principal: Principal, fresh: timedelta | None, aal: Assurance | None) -> StepUp | None:
+        weak = aal is not None and principal.assurance < aal
+        stale = False
+        if fresh is not None:
+            # A sign-in in the future is a broken clock or a forged time: not fresh.
+            stale = principal.auth_time is None or not timedelta(0) <= self.clock.now() - principal.auth_time <= fresh
+        return StepUp(aal if weak else None, fresh if stale else None) if weak or stale else None
+
+
+def standard_policy(
+    caps: Capabilities[str],
+    *,
+    viewer: Sequence[Capability | Allow] = (),
+    member: Sequence[Capability | Allow] = (),
+    admin: Sequence[Capability | Allow] = (),
+    roles: Sequence[Role] = (),
+    tenant_limit: Iterable[Capability] | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+    events: EventSink | None = None,
+) -> Policy:
+    """Owner ⊇ admin ⊇ member ⊇ viewer; each list says what that role adds. ``users.manage`` is held by admin and owner, and the owner holds everything.
+
+    Args:
+        roles: further roles of the product, beside the four; none may hold ``users.manage``.
+
+    Raises:
+        UnsoundPolicy: ``users.manage`` is not declared, or given below admin.
+    """
+    if MANAGE_USERS not in caps:
+        raise _unsound(
+            "the standard policy needs `users.manage`",
+            "invitations, role changes and data export are guarded by it",
+            'declare users=("manage",) in Capabilities(...)',
+        )
+    manage = caps[MANAGE_USERS]
+    four = (
+        Role("viewer", viewer),
+        Role("member", member, ("viewer",)),
+        Role("admin", (*admin, manage), ("member",)),
+        Role("owner", tuple(caps), ("admin",)),
+    )
+    check = _compile(caps, (*four, *roles), MappingProxyType({}))
+    for name, holding in check.items():
+        if holding.reach & manage.bit and name not in ("admin", "owner"):
+            raise _unsound(
+                f"role `{name}` would hold `users.manage`",
+                "only owners and admins do in the standard policy",
+                "build a Policy(...) of your own if you mean it",
+            )
+    return Policy(
+        caps, roles=(*four, *roles), order=("viewer", "member", "admin", "owner"), tenant_limit=tenant_limit, clock=clock, events=events
+    )
+
+
+def _try(tests: Sequence[Predicate], principal: Principal, resource: Any) -> tuple[DecisionCode, str]:
+    if resource is None:
+        return DecisionCode.RESOURCE_REQUIRED, " or ".join(test.name for test in tests)
+    broken: str | None = None
+    for test in tests:
+        try:
+            answer: object = test.test(principal, resource)
+        except Exception:  # noqa: BLE001  # a predicate that cannot answer has not said yes
+            answer = None
+        if answer is True:
+            return DecisionCode.ALLOWED, test.name
+        if answer is not False:
+            broken = test.name
+    if broken is not None:
+        return DecisionCode.CONDITION_ERROR, broken
+    return DecisionCode.CONDITION_FAILED, " or ".join(test.name for test in tests)
+
+
+def _grants(caps: Capabilities[str], holdings: Mapping[str, Holding]) -> tuple[Grant, ...]:
+    found: list[Grant] = []
+    for role in sorted(holdings):
+        holding = holdings[role]
+        for cap in caps:
+            if holding.always & cap.bit:
+                found.append(Grant(role, cap.name))
+            else:
+                found.extend(Grant(role, cap.name, test.compiled) for test in holding.conditional.get(cap.bit, ()))
+    return tuple(found)
+
+
+def _own(caps: Capabilities[str], cap: Capability) -> Capability:
+    if cap not in caps:
+        raise UnknownCapability(name=getattr(cap, "name", str(cap)), known=(known.name for known in caps))
+    return cap
+
+
+def _unsound(what: str, why: str, fix: str) -> UnsoundPolicy:
+    return UnsoundPolicy(what=what, why=why, fix=fix)
+
+
+def _compile(caps: Capabilities[str], roles: Sequence[Role], known: Mapping[str, Holding]) -> Mapping[str, Holding]:
+    declared: dict[str, Role] = {}
+    for role in roles:
+        # The same spelling as Principal.role accepts, so that no declared role is unreachable.
+        Principal(tenant="check", role=role.name)
+        if role.name in declared or role.name in known:
+            raise _unsound(f"role `{role.name}` is declared twice", "a role has one meaning", "rename one of them")
+        declared[role.name] = role
+    done: dict[str, Holding] = {}
+
+    def resolve(name: str, path: tuple[str, ...]) -> Holding:
+        if name in path:
+            raise _unsound("roles include each other in a circle", " > ".join((*path, name)), "break the circle")
+        found = known.get(name) or done.get(name)
+        if found is not None:
+            return found
+        role = declared.get(name)
+        if role is None:
+            raise _unsound(f"role `{path[-1]}` includes `{name}`", "no such role is declared", "declare it, or correct the name")
+        always, conditional = 0, dict[int, tuple[Predicate, ...]]()
+        for part in (resolve(below, (*path, name)) for below in role.includes):
+            always |= part.always
+            for bit, tests in part.conditional.items():
+                conditional[bit] = tuple(dict.fromkeys((*conditional.get(bit, ()), *tests)))
+        for grant in role.grants:
+            cap = _own(caps, grant.capability if isinstance(grant, Allow) else grant)
+            when = grant.when if isinstance(grant, Allow) else None
+            if when is None:
+                always |= cap.bit
+            else:
+                conditional[cap.bit] = tuple(dict.fromkeys((*conditional.get(cap.bit, ()), when)))
+        done[name] = Holding(always, MappingProxyType({bit: tests for bit, tests in conditional.items() if not bit & always}))
+        return done[name]
+
+    for name in declared:
+        resolve(name, ())
+    return MappingProxyType(done)
