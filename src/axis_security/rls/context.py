@@ -93,14 +93,8 @@ $axis$"""
 
 def _functions(roles: DatabaseRoles, key_type: KeyType) -> list[str]:
     field = "pg_catalog.split_part(axis.context(), ' ', {})"
-    tenant = (
-        field.format(4)
-        if key_type is KeyType.TEXT
-        else f"({field.format(4)})::{key_type.value}"
-    )
-    claimed = f"NULLIF({field.format(4)}, '')".replace(
-        "axis.context()", "pg_catalog.current_setting('axis.context', true)"
-    )
+    tenant = field.format(4) if key_type is KeyType.TEXT else f"({field.format(4)})::{key_type.value}"
+    claimed = f"NULLIF({field.format(4)}, '')".replace("axis.context()", "pg_catalog.current_setting('axis.context', true)")
     claimed = claimed if key_type is KeyType.TEXT else f"({claimed})::{key_type.value}"
     getter = "CREATE OR REPLACE FUNCTION axis.{}() RETURNS {} LANGUAGE sql STABLE PARALLEL SAFE RETURN {}"
     # Not inlined (the app cannot read the table), so one verification and one lookup behind a single call.
@@ -120,9 +114,7 @@ def _functions(roles: DatabaseRoles, key_type: KeyType) -> list[str]:
         "role_name()": getter.format("role_name", "text", field.format(6)),
         # The default of the tenant column, once per row: a claim, not verified. INVARIANT: used for nothing else; the floor's WITH CHECK
         # compares every row with the verified tenant, so a forged claim is refused there.
-        "claimed_tenant_id()": getter.format(
-            "claimed_tenant_id", key_type.value, claimed
-        ),
+        "claimed_tenant_id()": getter.format("claimed_tenant_id", key_type.value, claimed),
         "may(text)": may.format("may(capability text)", "''"),
         "may_own(text, text)": may.format(
             "may_own(capability text, owner_column text)",

@@ -10,6 +10,7 @@ It is set with ``set_config('axis.context', …, true)``: for one transaction on
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import re
 import secrets
@@ -52,11 +53,7 @@ class SealKey:
     secret: Secret[bytes]
 
     def __post_init__(self) -> None:
-        if (
-            isinstance(self.id, bool)
-            or not isinstance(self.id, int)
-            or not 1 <= self.id <= _MAX_KEY_ID
-        ):
+        if isinstance(self.id, bool) or not isinstance(self.id, int) or not 1 <= self.id <= _MAX_KEY_ID:
             raise ConfigError(
                 what="unusable seal key id",
                 why="it must be an integer in 1 .. 2**31-1",
@@ -97,9 +94,12 @@ class SealKey:
     def blocks(self) -> tuple[Secret[bytes], Secret[bytes]]:
         """The key, padded and masked as RFC 2104 has it (inner, outer): what the database keeps. As secret as the key."""
         padded = self.secret.reveal().ljust(_BLOCK, b"\0")
-        return Secret(bytes(b ^ 0x36 for b in padded)), Secret(
-            bytes(b ^ 0x5C for b in padded)
-        )
+        return Secret(bytes(b ^ 0x36 for b in padded)), Secret(bytes(b ^ 0x5C for b in padded))
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the blocks, in hex: tells whether the database holds this key, and nothing about the key."""
+        inner, outer = self.blocks()
+        return hashlib.sha256(inner.reveal() + outer.reveal()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,9 +124,7 @@ class SealKeyring:
             )
 
     @classmethod
-    def from_text(
-        cls, current: Secret[str], previous: Secret[str] | None = None
-    ) -> SealKeyring:
+    def from_text(cls, current: Secret[str], previous: Secret[str] | None = None) -> SealKeyring:
         """Read the keys from their printable forms.
 
         Raises:
@@ -140,9 +138,7 @@ class SealKeyring:
     @property
     def keys(self) -> tuple[SealKey, ...]:
         """The live keys, the current one first."""
-        return (
-            (self.current,) if self.previous is None else (self.current, self.previous)
-        )
+        return (self.current,) if self.previous is None else (self.current, self.previous)
 
 
 class Sealer:
@@ -173,9 +169,7 @@ class Sealer:
                 fix="leave the default of two minutes",
             )
         self._head: Final = f"axis1 {keyring.current.id}"
-        self._state: Final = hmac.new(
-            keyring.current.secret.reveal(), digestmod="sha256"
-        )
+        self._state: Final = hmac.new(keyring.current.secret.reveal(), digestmod="sha256")
         self._lasting_seconds: Final = int(lasting.total_seconds())
         self._clock: Final = clock
 

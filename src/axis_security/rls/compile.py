@@ -1,0 +1,346 @@
+"""Declared model and live catalog in, ordered statements out. Pure: no driver, no clock; equal inputs give equal bytes.
+
+The order is that of need: roles, schema ``axis``, keys, capabilities; then each table is closed to everybody, gets its policies, and only
+then its grants; keys between tables come last. All of it runs in one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from axis_security.core.checks import Finding, Severity
+from axis_security.core.schema import SchemaPart
+from axis_security.rls.catalog import LivePolicy, LiveRole, LiveTable, Snapshot
+from axis_security.rls.keys import compile_keys
+from axis_security.rls.model import Declared, Model, Name, Open, Protected, quote
+from axis_security.rls.predicate import PolicyModel, policies_of, tenant_default, text_literal
+from axis_security.rls.sealed import SealKeyring
+from axis_security.rls.step import Step
+
+__all__ = ["Deparsed", "compile_steps", "part_step", "role_steps", "shadow_of", "statement_list"]
+
+Shadow = tuple[tuple[PolicyModel, ...], tuple[tuple[str, str], ...]]
+"""What decides the server's wording of a table's policies: the policies, and the types of the columns in them."""
+Deparsed = Mapping[Shadow, tuple[Mapping[str, LivePolicy], str]]
+"""The server's wording of the policies and of the tenant column's default."""
+
+_PRIVILEGES: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
+
+
+def compile_steps(
+    model: Model, live: Snapshot, *, deparsed: Deparsed, stale_parts: Sequence[SchemaPart], keyring: SealKeyring | None
+) -> tuple[tuple[Step, ...], tuple[Finding, ...]]:
+    """The steps that lead from *live* to *model*, and what no step can mend."""
+    findings: list[Finding] = []
+    protected = model.protected()
+    steps: list[Step] = [*role_steps(model, live)]
+    steps += [part_step(part, model, recorded=part.name in live.parts) for part in stale_parts]
+    steps += _seal_keys(live, keyring)
+    steps += _capabilities(model, live)
+    steps += _schemas(model, live)
+    for declared in model.tables:
+        table = live.tables[declared.table.name]
+        if isinstance(declared.shape, Protected):
+            steps += _protect(model, declared, declared.shape, table, deparsed)
+            for child in _descendants(live, table.name):
+                if child not in protected:
+                    steps += _close_child(model, live.tables[child], quote(*table.name))
+        steps += _grants(model, declared, table, live)
+    steps += _strays(model, live)
+    steps += compile_keys(model, live, findings)
+    findings += _views(model, live)
+    return tuple(steps), tuple(findings)
+
+
+def statement_list(statements: Sequence[str]) -> str:
+    """Several statements as one text."""
+    return ";\n".join(statements)
+
+
+def role_steps(model: Model, live: Snapshot) -> Iterator[Step]:
+    """Make the four roles, or take back what they must not have."""
+    roles = model.roles
+    wanted = {
+        roles.guard: ("NOLOGIN NOINHERIT", "owns schema axis; nobody logs in as it"),
+        roles.owner: ("LOGIN INHERIT", "owns the tables and runs migrations; FORCE binds it to the policies as well"),
+        roles.app: ("LOGIN NOINHERIT", "what the application connects as; owns nothing, bypasses nothing"),
+        roles.system: ("LOGIN NOINHERIT", "another login, for declared cross-tenant work"),
+    }
+    harmless = "NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION"
+    for name, (extra, why) in wanted.items():
+        role = live.roles.get(name)
+        if role is None:
+            yield Step(sql=f"CREATE ROLE {name} {harmless} {extra}", reverse=f"DROP ROLE {name}", why=f"the role {why}")
+        elif excess := _excess(role, guard=name == roles.guard, owner=name == roles.owner):
+            yield Step(
+                sql=f"ALTER ROLE {name} {excess}",
+                reverse=None,
+                why="the role has attributes that lift row security or let it grow",
+                flagged=True,
+            )
+    for group, member in live.memberships:
+        if member in (roles.app, roles.system, roles.guard) or (group == roles.guard and member != live.current_user):
+            yield Step(
+                sql=f"REVOKE {quote(group)} FROM {quote(member)}",
+                reverse=None,
+                why=f"`{member}` must not be able to act as `{group}`",
+                flagged=True,
+            )
+
+
+def _excess(role: LiveRole, *, guard: bool, owner: bool) -> str:
+    found = {
+        "NOSUPERUSER": role.superuser,
+        "NOBYPASSRLS": role.bypassrls,
+        "NOCREATEDB": role.createdb,
+        "NOCREATEROLE": role.createrole,
+        "NOREPLICATION": role.replication,
+        "NOINHERIT": role.inherit and not owner,
+        "NOLOGIN": role.login and guard,
+    }
+    return " ".join(word for word, present in found.items() if present)
+
+
+def part_step(part: SchemaPart, model: Model, *, recorded: bool) -> Step:
+    """Create or renew one part of schema axis and record its digest."""
+    record = (
+        f"INSERT INTO axis.part AS p (name, digest) VALUES ({text_literal(part.name)}, {text_literal(part.digest(model.roles))}) "
+        "ON CONFLICT (name) DO UPDATE SET digest = excluded.digest, applied_at = pg_catalog.now()"
+    )
+    why = f"the part `{part.name}` of schema axis " + ("differs from what this release declares" if recorded else "does not exist")
+    reverse = None if recorded else statement_list(part.drop(model.roles))
+    return Step(sql=statement_list([*part.create(model.roles), record]), reverse=reverse, why=why, flagged=recorded)
+
+
+def _seal_keys(live: Snapshot, keyring: SealKeyring | None) -> Iterator[Step]:
+    if keyring is None:
+        return
+    wanted = {key.id: key for key in keyring.keys}
+    for number, key in wanted.items():
+        if live.seal_keys.get(number) != key.fingerprint():
+            yield Step(
+                sql=f"INSERT INTO axis.seal_key (id, inner_block, outer_block) VALUES ({number}, %s, %s) "
+                "ON CONFLICT (id) DO UPDATE SET inner_block = excluded.inner_block, outer_block = excluded.outer_block",
+                reverse=f"DELETE FROM axis.seal_key WHERE id = {number}",
+                why="the database checks seals with this key",
+                params=key.blocks(),
+            )
+    for number in sorted(live.seal_keys.keys() - wanted.keys()):
+        yield Step(
+            sql=f"DELETE FROM axis.seal_key WHERE id = {number}",
+            reverse=None,
+            why="this key is retired: the keyring does not hold it",
+            flagged=True,
+        )
+
+
+def _capabilities(model: Model, live: Snapshot) -> Iterator[Step]:
+    wanted = {
+        (grant.role, grant.capability, "" if grant.when is None else f"owned by {grant.when.column}")
+        for grant in model.grants or ()
+        if not hasattr(grant.when, "name")
+    }
+
+    def listed(rows: set[tuple[str, str, str]]) -> str:
+        return ",\n  ".join(f"({', '.join(text_literal(word) for word in row)})" for row in sorted(rows))
+
+    def insert(rows: set[tuple[str, str, str]]) -> str:
+        return f"INSERT INTO axis.role_capability (role, capability, condition) VALUES\n  {listed(rows)}\nON CONFLICT DO NOTHING"
+
+    def delete(rows: set[tuple[str, str, str]]) -> str:
+        return f"DELETE FROM axis.role_capability WHERE tenant = '' AND (role, capability, condition) IN (\n  {listed(rows)})"
+
+    if missing := wanted - live.capabilities:
+        yield Step(sql=insert(missing), reverse=delete(missing), why="the policy grants these capabilities to these roles")
+    if extra := live.capabilities - wanted:
+        yield Step(sql=delete(extra), reverse=insert(extra), why="the policy does not grant these", flagged=True)
+
+
+def _schemas(model: Model, live: Snapshot) -> Iterator[Step]:
+    roles = model.roles
+    for schema in sorted({declared.table.name[0] for declared in model.tables}):
+        acl = live.schemas.get(schema, set())
+        for grantee in ("", roles.app, roles.system):
+            if (grantee, "CREATE") in acl:
+                to = grantee or "PUBLIC"
+                yield Step(
+                    sql=f"REVOKE CREATE ON SCHEMA {quote(schema)} FROM {to}",
+                    reverse=f"GRANT CREATE ON SCHEMA {quote(schema)} TO {to}",
+                    why="whoever can create objects here can shadow those that others use",
+                    flagged=True,
+                )
+        if ("", "USAGE") in acl:
+            continue
+        for grantee in (roles.owner, roles.app, roles.system):
+            if (grantee, "USAGE") not in acl:
+                yield Step(
+                    sql=f"GRANT USAGE ON SCHEMA {quote(schema)} TO {grantee}",
+                    reverse=f"REVOKE USAGE ON SCHEMA {quote(schema)} FROM {grantee}",
+                    why="the declared tables live here",
+                )
+
+
+def shadow_of(model: Model, declared: Declared, shape: Protected, live: LiveTable) -> Shadow:
+    """What decides the server's wording of this table's policies."""
+    return policies_of(model, declared.table, shape), tuple(sorted((name, kind) for name, (kind, _, _) in live.columns.items()))
+
+
+def _protect(model: Model, declared: Declared, shape: Protected, live: LiveTable, deparsed: Deparsed) -> Iterator[Step]:
+    table = quote(*live.name)
+    key = quote(model.key)
+    yield from _owner(model, live)
+    policies, default = deparsed.get(shadow_of(model, declared, shape, live), ({}, ""))
+    _, notnull, live_default = live.columns[model.key]
+    if live_default is None or live_default != default:
+        undo = "DROP DEFAULT" if live_default is None else f"SET DEFAULT {live_default}"
+        yield Step(
+            sql=f"ALTER TABLE {table} ALTER COLUMN {key} SET DEFAULT {tenant_default()}",
+            reverse=f"ALTER TABLE {table} ALTER COLUMN {key} {undo}",
+            why="rows belong to the acting tenant without anybody passing its id",
+        )
+    if not notnull:
+        yield Step(
+            sql=f"ALTER TABLE {table} ALTER COLUMN {key} SET NOT NULL",
+            reverse=f"ALTER TABLE {table} ALTER COLUMN {key} DROP NOT NULL",
+            why="a row of no tenant is a row that nobody is responsible for",
+        )
+    yield from _row_security(live)
+    for policy in policies_of(model, declared.table, shape):
+        found = live.policies.get(policy.name)
+        if found is not None and found == policies.get(policy.name):
+            continue
+        drop = f"DROP POLICY {quote(policy.name)} ON {table}"
+        if found is not None:
+            yield Step(sql=drop, reverse=_recreate(policy.name, table, found), why="the live policy is not the declared one", flagged=True)
+        yield Step(sql=policy.create(table), reverse=drop, why=_WHY[policy.name])
+    yield from _drop_others(live, {policy.name for policy in policies_of(model, declared.table, shape)})
+
+
+_WHY: Final = {
+    "axis_floor": "the floor: restrictive, so that no policy added later can widen it",
+    "axis_select": "who may read",
+    "axis_insert": "who may add",
+    "axis_update": "who may change; the row after the change is held to the same",
+    "axis_delete": "who may remove",
+    "axis_system": "the system login sees all tenants; it needs a reason and writes an audit event",
+}
+
+
+def _row_security(live: LiveTable) -> Iterator[Step]:
+    table = quote(*live.name)
+    if not live.enabled:
+        yield Step(
+            sql=f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY",
+            reverse=f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY",
+            why="policies do nothing without it",
+        )
+    if not live.forced:
+        yield Step(
+            sql=f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY",
+            reverse=f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY",
+            why="else the owner sees every tenant",
+        )
+
+
+def _drop_others(live: LiveTable, declared: set[str]) -> Iterator[Step]:
+    table = quote(*live.name)
+    for name in sorted(live.policies.keys() - declared):
+        yield Step(
+            sql=f"DROP POLICY {quote(name)} ON {table}",
+            reverse=_recreate(name, table, live.policies[name]),
+            why="nobody declared this policy",
+            flagged=True,
+        )
+
+
+def _recreate(name: str, table: str, live: LivePolicy) -> str:
+    to = ", ".join(quote(role) if role else "PUBLIC" for role in live.roles)
+    return PolicyModel(name=name, command=live.command, permissive=live.permissive, role=to, using=live.using, check=live.check).create(
+        table
+    )
+
+
+def _owner(model: Model, live: LiveTable) -> Iterator[Step]:
+    if live.owner != model.roles.owner:
+        table = quote(*live.name)
+        yield Step(
+            sql=f"ALTER TABLE {table} OWNER TO {model.roles.owner}",
+            reverse=f"ALTER TABLE {table} OWNER TO {quote(live.owner)}",
+            why="the owner can lift row security; it must be neither the application nor a superuser",
+        )
+
+
+def _descendants(live: Snapshot, parent: Name) -> Iterator[Name]:
+    for child in live.children.get(parent, ()):
+        yield child
+        yield from _descendants(live, child)
+
+
+def _close_child(model: Model, child: LiveTable, parent: str) -> Iterator[Step]:
+    yield from _owner(model, child)
+    yield from _row_security(child)
+    yield from _drop_others(child, set())
+    yield from _revoke(model, child, {}, f"rows are reached through {parent}, whose policies do not hold for direct access")
+
+
+def _grants(model: Model, declared: Declared, live: LiveTable, snapshot: Snapshot) -> Iterator[Step]:
+    roles = model.roles
+    if isinstance(declared.shape, Open):
+        yield from _owner(model, live)
+        app = tuple(word for word in _PRIVILEGES if word == "SELECT" or word in declared.shape.writes)
+        why = f"open to every tenant: {declared.shape.reason}"
+    else:
+        app, why = _PRIVILEGES, "the policies decide which rows"
+    wanted = {roles.app: app, roles.system: _PRIVILEGES}
+    yield from _revoke(
+        model, live, wanted, "row security does not hold for TRUNCATE, REFERENCES and TRIGGER, and grants go to the declared roles only"
+    )
+    yield from _grant(live, wanted, why)
+    for name in live.sequences if "INSERT" in app else ():
+        yield from _grant(snapshot.tables[name], {roles.app: ("USAGE",), roles.system: ("USAGE",)}, "inserts draw from it")
+
+
+def _grant(live: LiveTable, wanted: Mapping[str, Sequence[str]], why: str) -> Iterator[Step]:
+    what = f"{'SEQUENCE' if live.kind == 'S' else 'TABLE'} {quote(*live.name)}"
+    for grantee, words in wanted.items():
+        missing = ", ".join(word for word in words if (grantee, word) not in live.acl)
+        if missing:
+            yield Step(sql=f"GRANT {missing} ON {what} TO {grantee}", reverse=f"REVOKE {missing} ON {what} FROM {grantee}", why=why)
+
+
+def _revoke(model: Model, live: LiveTable, wanted: Mapping[str, Sequence[str]], why: str) -> Iterator[Step]:
+    for grantee in ("", model.roles.app, model.roles.system):
+        excess = sorted(word for who, word in live.acl if who == grantee and word not in wanted.get(grantee, ()))
+        if excess:
+            words, to = ", ".join(excess), grantee or "PUBLIC"
+            table = quote(*live.name)
+            yield Step(
+                sql=f"REVOKE {words} ON TABLE {table} FROM {to}", reverse=f"GRANT {words} ON TABLE {table} TO {to}", why=why, flagged=True
+            )
+
+
+def _strays(model: Model, live: Snapshot) -> Iterator[Step]:
+    declared = {table.table.name for table in model.tables}
+    known = declared | {child for parent in declared for child in _descendants(live, parent)}
+    schemas = {name[0] for name in declared}
+    for name, table in sorted(live.tables.items()):
+        if name not in known and name[0] in schemas and table.kind in "rpf":
+            yield from _revoke(model, table, {}, "nobody declared this table, so the application has no business with it")
+
+
+def _views(model: Model, live: Snapshot) -> Iterator[Finding]:
+    protected = model.protected()
+    for view, kind, table in live.views:
+        if table in protected:
+            matview = kind == "m"
+            yield Finding(
+                code="rls.view_runs_as_owner",
+                severity=Severity.WARNING,
+                object=".".join(view),
+                what=f"a {'materialized ' if matview else ''}view reads `{'.'.join(table)}` with its owner's rights",
+                why="it holds every tenant's rows" if matview else "row security is applied for the view's owner, not for whoever asks",
+                fix=f"REVOKE ALL ON {quote(*view)} FROM {model.roles.app}"
+                if matview
+                else f"ALTER VIEW {quote(*view)} SET (security_invoker = true)",
+            )

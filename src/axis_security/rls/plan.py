@@ -1,0 +1,284 @@
+"""The plan: what is missing or different between the declaration and the live database, as steps that can be read, run and undone.
+
+How it compares: the server itself words what we declare. Schema ``axis`` is renewed and the policies are created on empty look-alikes, all
+inside a savepoint that is rolled back; then the two sides are compared in the server's own words. No name or text is taken for sameness, and
+no lock is taken on a table of the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from axis_security.core.checks import Finding
+from axis_security.core.errors import ConfigError
+from axis_security.core.flow import Flow, Rows, Statement, drive
+from axis_security.core.grants import OwnedByUser
+from axis_security.core.schema import SchemaPart
+from axis_security.rls.catalog import LivePolicy, LiveTable, Snapshot, ask, read_snapshot
+from axis_security.rls.compile import Shadow, compile_steps, role_steps, shadow_of
+from axis_security.rls.model import Model, Name, Protected, quote
+from axis_security.rls.predicate import policies_of, tenant_default
+from axis_security.rls.sealed import SealKeyring
+from axis_security.rls.step import Step
+
+__all__ = ["Declaration", "MissingTable", "Plan", "apply_flow", "plan_flow", "run"]
+
+Result = TypeVar("Result")
+
+_LOCK: Final = 0x61786973_0001  # "axis", then a number: one planner at a time per database
+
+
+class MissingTable(ConfigError):
+    """Declared tables do not exist in the database."""
+
+    code = "rls.missing_table"
+
+    def __init__(self, names: Sequence[Name]) -> None:
+        super().__init__(
+            what=f"{len(names)} declared table(s) do not exist in this database",
+            why=", ".join(f"`{'.'.join(name)}`" for name in names),
+            fix="create the tables first (metadata.create_all, or your migrations), then plan",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """All that a plan is made from besides the live database."""
+
+    model: Model
+    parts: tuple[SchemaPart, ...]
+    keyring: SealKeyring | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Ordered steps, and findings that no step can mend. An empty plan: the database is as declared."""
+
+    steps: tuple[Step, ...]
+    findings: tuple[Finding, ...] = ()
+    declaration: Declaration = field(repr=False)
+
+    def __bool__(self) -> bool:
+        return bool(self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self.steps)
+
+    @property
+    def text(self) -> str:
+        """The plan for a reviewer: numbered steps with reason, SQL and undoing. Secret values are shown as ``***``."""
+        lines = [f"{len(self.steps)} step(s)" if self.steps else "Nothing to do: the database is as declared."]
+        for number, step in enumerate(self.steps, 1):
+            undo, *more = ("(not reversible)" if step.reverse is None else step.reverse or "(nothing to undo)").splitlines()
+            lines += ["", f"-- {number}. {'[look twice] ' if step.flagged else ''}{step.why}", _shown(step) + ";"]
+            lines += [f"--    undo: {undo}{' …' if more else ''}"]
+        for finding in self.findings:
+            lines += ["", f"!! {finding.severity}: {finding.object}: {finding.what}: {finding.why}. Fix: {finding.fix}. [{finding.code}]"]
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def sql(self) -> str:
+        """The statements alone, for a migration file. Steps with secret values are left out as comments: they belong to ``apply``."""
+        return "".join((f"-- left to plan.apply(): {step.why}\n" if step.params else f"{step.sql};\n") for step in self.steps)
+
+    def reverse(self) -> tuple[str, ...]:
+        """The statements that undo the plan, last step first; steps that cannot be undone are skipped."""
+        return tuple(step.reverse for step in reversed(self.steps) if step.reverse)
+
+    def apply(self, connection: Any) -> Plan:
+        """Bring the database to the declaration, in one transaction and one at a time; returns the plan that ran.
+
+        The plan is made anew under the lock, so it is safe when another process has applied since, or applies now. *connection* is a
+        SQLAlchemy ``Engine`` or ``Connection`` or a psycopg ``Connection``, as a superuser; inside an open transaction, the caller commits.
+        """
+        return run(connection, lambda: apply_flow(self.declaration), keep=True)
+
+    def undo(self, connection: Any) -> None:
+        """Run :meth:`reverse` in one transaction."""
+
+        def flow() -> Flow[None]:
+            for sql in self.reverse():
+                yield ask(sql)
+
+        run(connection, flow, keep=True)
+
+
+def _shown(step: Step) -> str:
+    shown = step.sql
+    for _ in step.params:
+        shown = shown.replace("%s", "'***'", 1)
+    return shown
+
+
+def plan_flow(declaration: Declaration) -> Flow[Plan]:
+    """Compare, and write nothing that stays.
+
+    Raises:
+        MissingTable: declared tables do not exist.
+    """
+    model = declaration.model
+    schemas = sorted({declared.table.name[0] for declared in model.tables})
+    columns = sorted({model.key, *(grant.when.column for grant in model.grants or () if isinstance(grant.when, OwnedByUser))})
+    live = yield from read_snapshot(model.roles, schemas, columns)
+    missing = [
+        declared.table.name for declared in model.tables if getattr(live.tables.get(declared.table.name), "kind", "") not in ("r", "p")
+    ]
+    if missing:
+        raise MissingTable(missing)
+    yield ask("SAVEPOINT axis_plan")
+    for step in role_steps(model, live):
+        if step.sql.startswith("CREATE"):
+            yield ask(step.sql)
+    stale = yield from _stale_parts(declaration, live)
+    deparsed = yield from _deparse(model, live)
+    yield ask("ROLLBACK TO SAVEPOINT axis_plan")
+    yield ask("RELEASE SAVEPOINT axis_plan")
+    steps, findings = compile_steps(model, live, deparsed=deparsed, stale_parts=stale, keyring=declaration.keyring)
+    return Plan(steps=steps, findings=findings, declaration=declaration)
+
+
+def apply_flow(declaration: Declaration) -> Flow[Plan]:
+    """Plan and run the steps, under a lock that ends with the transaction."""
+    yield ask(f"SELECT pg_catalog.pg_advisory_xact_lock({_LOCK})")
+    plan = yield from plan_flow(declaration)
+    for step in plan.steps:
+        yield ask(step.sql, *(value.reveal() for value in step.params))
+    return plan
+
+
+_AXIS_OBJECTS: Final = """
+SELECT 'function', p.oid::regprocedure::text, pg_catalog.pg_get_functiondef(p.oid), pg_catalog.pg_get_userbyid(p.proowner)::text,
+  ARRAY(SELECT a::text FROM pg_catalog.unnest(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) a ORDER BY 1)
+FROM pg_catalog.pg_proc p WHERE p.pronamespace = pg_catalog.to_regnamespace('axis') AND p.prokind IN ('f', 'p')
+UNION ALL
+SELECT c.relkind::text, c.oid::regclass::text,
+  (SELECT pg_catalog.string_agg(pg_catalog.format_type(a.atttypid, a.atttypmod) || ' ' || a.attname || ' ' || a.attnotnull::text || ' '
+     || coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid), ''), ',' ORDER BY a.attnum)
+     FROM pg_catalog.pg_attribute a LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
+  || ' ' || coalesce((SELECT pg_catalog.string_agg(pg_catalog.pg_get_constraintdef(k.oid), ',' ORDER BY k.conname) FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid), '')
+  || ' ' || coalesce((SELECT pg_catalog.string_agg(pg_catalog.pg_get_triggerdef(t.oid) || t.tgenabled::text, ',' ORDER BY t.tgname)
+       FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal), '')
+  || ' ' || coalesce((SELECT pg_catalog.string_agg(p.polname || ' ' || p.polcmd::text || p.polpermissive::text || coalesce(pg_catalog.pg_get_expr(p.polqual, p.polrelid), '')
+       || coalesce(pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid), '') || p.polroles::text, ',' ORDER BY p.polname) FROM pg_catalog.pg_policy p WHERE p.polrelid = c.oid), '')
+  || c.relrowsecurity::text || c.relforcerowsecurity::text,
+  pg_catalog.pg_get_userbyid(c.relowner)::text,
+  ARRAY(SELECT a::text FROM pg_catalog.unnest(coalesce(c.relacl, pg_catalog.acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner))) a ORDER BY 1)
+FROM pg_catalog.pg_class c WHERE c.relnamespace = pg_catalog.to_regnamespace('axis') AND c.relkind IN ('r', 'p', 'v', 'S')
+UNION ALL
+SELECT 'schema', n.nspname::text, '', pg_catalog.pg_get_userbyid(n.nspowner)::text, ARRAY(SELECT a::text FROM pg_catalog.unnest(n.nspacl) a ORDER BY 1)
+FROM pg_catalog.pg_namespace n WHERE n.nspname = 'axis'
+ORDER BY 1, 2
+"""
+
+
+def _stale_parts(declaration: Declaration, live: Snapshot) -> Flow[list[SchemaPart]]:
+    """Renew each part inside the savepoint: a part whose renewal changes anything was missing, old, or edited by hand."""
+    stale = []
+    before = [tuple(row) for row in (yield ask(_AXIS_OBJECTS))]
+    for part in declaration.parts:
+        for sql in part.create(declaration.model.roles):
+            yield ask(sql)
+        after = [tuple(row) for row in (yield ask(_AXIS_OBJECTS))]
+        if after != before or live.parts.get(part.name) != part.digest(declaration.model.roles):
+            stale.append(part)
+        before = after
+    return stale
+
+
+def _deparse(model: Model, live: Snapshot) -> Flow[dict[Shadow, tuple[dict[str, LivePolicy], str]]]:
+    """Create each distinct set of policies once, on an empty look-alike, and read back the server's words."""
+    shadows: dict[Shadow, str] = {}
+    for declared in model.tables:
+        if isinstance(declared.shape, Protected):
+            shadow = shadow_of(model, declared, declared.shape, live.tables[declared.table.name])
+            if shadow not in shadows:
+                name = f"axis_shadow_{len(shadows)}"
+                shadows[shadow] = name
+                yield from _make_shadow(
+                    model,
+                    name,
+                    live.tables[declared.table.name],
+                    [policy.create(f"pg_temp.{name}") for policy in policies_of(model, declared.table, declared.shape)],
+                )
+    if not shadows:
+        return {}
+    rows: Rows = yield ask("SELECT n.nspname::text FROM pg_catalog.pg_namespace n WHERE n.oid = pg_catalog.pg_my_temp_schema()")
+    made = yield from read_snapshot(model.roles, [rows[0][0]], [model.key])
+    by_name = {name[1]: table for name, table in made.tables.items()}
+    return {shadow: (by_name[name].policies, by_name[name].columns[model.key][2] or "") for shadow, name in shadows.items()}
+
+
+def _make_shadow(model: Model, name: str, like: LiveTable, policies: list[str]) -> Flow[None]:
+    columns = ", ".join(f"{quote(column)} {kind}" for column, (kind, _, _) in sorted(like.columns.items()))
+    yield ask(f"CREATE TEMPORARY TABLE {name} ({columns})")
+    yield ask(f"ALTER TABLE pg_temp.{name} ALTER COLUMN {quote(model.key)} SET DEFAULT {tenant_default()}")
+    for sql in policies:
+        yield ask(sql)
+
+
+def run(connection: Any, flow: Callable[[], Flow[Result]], *, keep: bool) -> Result:
+    """Run a flow on what the host has, in one transaction; undone afterwards unless *keep*.
+
+    Raises:
+        ConfigError: *connection* is not a SQLAlchemy engine or connection, nor a psycopg connection.
+    """
+    families = {(base.__module__.partition(".")[0], base.__name__) for base in type(connection).__mro__}
+    if ("sqlalchemy", "Engine") in families:
+        with connection.connect() as opened:
+            return run(opened, flow, keep=keep)
+    if ("sqlalchemy", "Connection") in families:
+        with _sqlalchemy_transaction(connection, keep=keep):
+            return drive(flow(), _performer(connection.connection.cursor))
+    if ("psycopg", "Connection") in families:
+        with connection.transaction(force_rollback=not keep):
+            return drive(flow(), _performer(lambda: _plain_cursor(connection)))
+    raise ConfigError(
+        what=f"cannot plan on a `{type(connection).__name__}`",
+        why="a plan needs a SQLAlchemy Engine or Connection, or a psycopg Connection",
+        fix="from async code: await async_connection.run_sync(tenancy.plan)",
+    )
+
+
+@contextmanager
+def _sqlalchemy_transaction(connection: Any, *, keep: bool) -> Iterator[None]:
+    if connection.in_transaction():
+        transaction = connection.begin_nested()
+    else:
+        transaction = connection.begin()
+    with transaction:
+        yield
+        if not keep:
+            transaction.rollback()
+
+
+def _plain_cursor(connection: Any) -> Any:
+    from psycopg import Cursor
+    from psycopg.rows import tuple_row
+
+    # Whatever row factory the host has chosen, the flow reads tuples.
+    return Cursor(connection, row_factory=tuple_row)
+
+
+def _performer(cursor_of: Callable[[], Any]) -> Callable[[Statement], Rows]:
+    def perform(statement: Statement) -> Rows:
+        cursor = cursor_of()
+        try:
+            if statement.params:
+                cursor.execute(statement.sql, statement.params)
+            else:
+                cursor.execute(statement.sql)  # without parameters, a % in the text is a %
+            return cursor.fetchall() if cursor.description else ()
+        finally:
+            cursor.close()
+
+    return perform

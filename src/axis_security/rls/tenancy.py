@@ -1,0 +1,194 @@
+"""The host's declaration: which column names the tenant, and what is decided about each table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from axis_security.core.errors import ConfigError
+from axis_security.core.grants import CapabilityLike, GrantTable
+from axis_security.core.ids import KeyType
+from axis_security.core.schema import DatabaseRoles, SchemaPart
+from axis_security.rls.bind import TenantBinder
+from axis_security.rls.context import base_part
+from axis_security.rls.install import install
+from axis_security.rls.metadata import name_of, table_model, table_of
+from axis_security.rls.model import Access, Declared, Model, Name, Open, Protected, UndeclaredTable
+from axis_security.rls.plan import Declaration, Plan, plan_flow, run
+from axis_security.rls.posture import Posture
+from axis_security.rls.sealed import Sealer, SealKeyring
+
+if TYPE_CHECKING:
+    from sqlalchemy import MetaData
+
+__all__ = ["Tenancy"]
+
+T = TypeVar("T")
+
+_WRITES: Final = frozenset({"INSERT", "UPDATE", "DELETE"})
+
+
+class Tenancy:
+    """Declares the isolation of the tables of *metadata*.
+
+    Args:
+        metadata: the host's SQLAlchemy metadata; every table in it must be protected or open.
+        key: the tenant column's name, the same in all tables.
+        policy: who holds which capability; ``None``: whoever is bound to a tenant may read and write its rows.
+        roles: the PostgreSQL roles; cluster-wide, so two products on one server need two prefixes.
+        seal: the keys of the sealed context; ``None`` leaves the keys in the database alone.
+        key_type: the tenant column's type; read from the first protected table unless told.
+        parts: further parts of schema ``axis``, planned together with the base part.
+    """
+
+    def __init__(
+        self,
+        metadata: MetaData,
+        *,
+        key: str = "tenant_id",
+        policy: GrantTable | None = None,
+        roles: DatabaseRoles | None = None,
+        seal: SealKeyring | None = None,
+        key_type: KeyType | None = None,
+        parts: Sequence[SchemaPart] = (),
+    ) -> None:
+        self.metadata: Final = metadata
+        self.key: Final = key
+        self.policy: Final = policy
+        self.roles: Final = roles or DatabaseRoles()
+        self.seal: Final = seal
+        self.parts: Final = tuple(parts)
+        self._key_type: KeyType | None = key_type
+        self._declared: dict[Name, Declared] = {}
+        self._binder: TenantBinder | None = None
+
+    def protect(
+        self,
+        table: object,
+        *,
+        read: CapabilityLike | str | None = None,
+        write: CapabilityLike | str | None = None,
+        insert: CapabilityLike | str | None = None,
+        update: CapabilityLike | str | None = None,
+        delete: CapabilityLike | str | None = None,
+    ) -> None:
+        """Isolate the rows of *table* (a ``Table`` or a mapped class) by tenant.
+
+        Args:
+            read, write: the capability that the commands need; where none is named, being bound to the tenant is enough.
+            insert, update, delete: instead of *write*, for one command.
+
+        Raises:
+            UnusableTable: it lacks the key column, or a grant of a capability depends on a condition that SQL cannot evaluate.
+            ConfigError: not a table of the metadata, declared twice, or a capability without a policy.
+        """
+        made = self._new(table)
+        named = {"select": read, "insert": insert or write, "update": update or write, "delete": delete or write}
+        access = Access(**{command: _wire(capability) for command, capability in named.items()})
+        if self.policy is None and access != Access():
+            raise ConfigError(
+                what=f"`{'.'.join(made.name)}` names capabilities",
+                why="the tenancy has no policy that grants them",
+                fix="pass Tenancy(…, policy=…), or name none",
+            )
+        declared = Declared(made, Protected(access))
+        column = made.column(self.key)
+        key_type = self._key_type or (None if column is None else column.key_type)
+        # Checks this table by itself, so that the error is raised at the line that declares it.
+        Model(key=self.key, key_type=key_type or KeyType.TEXT, roles=self.roles, tables=(declared,), grants=self._grants())
+        self._key_type = key_type
+        self._declared[made.name] = declared
+
+    def open(self, table: object, *, reason: str, writes: Iterable[str] = ()) -> None:
+        """Let every tenant read all rows of *table*; *writes* (``insert``, ``update``, ``delete``) names what the app may do besides.
+
+        Raises:
+            ConfigError: no reason, an unknown command, not a table of the metadata, or declared twice.
+        """
+        words = frozenset(word.upper() for word in writes)
+        made = self._new(table)
+        if not reason.strip() or not words <= _WRITES:
+            raise ConfigError(
+                what=f"`{'.'.join(made.name)}` cannot be opened like this",
+                why="a reason is missing, or `writes` names something else than insert, update, delete",
+                fix='tenancy.open(table, reason="reference data, same for all")',
+            )
+        self._declared[made.name] = Declared(made, Open(" ".join(reason.split()), words))
+
+    @property
+    def key_type(self) -> KeyType:
+        """The tenant column's type.
+
+        Raises:
+            ConfigError: nothing is protected yet, and no type was given.
+        """
+        if self._key_type is None:
+            raise ConfigError(
+                what="the tenant key's type is not known", why="no table is protected", fix="protect a table, or pass key_type="
+            )
+        return self._key_type
+
+    def model(self) -> Model:
+        """The declaration as plain values.
+
+        Raises:
+            UndeclaredTable: tables of the metadata are neither protected nor open; all are named.
+        """
+        undeclared = sorted(".".join(name_of(table)) for table in self.metadata.tables.values() if name_of(table) not in self._declared)
+        if undeclared:
+            raise UndeclaredTable(undeclared)
+        return Model(key=self.key, key_type=self.key_type, roles=self.roles, tables=tuple(self._declared.values()), grants=self._grants())
+
+    def plan(self, connection: Any, *, parts: Sequence[SchemaPart] = ()) -> Plan:
+        """What the live database lacks or has otherwise; writes nothing that stays.
+
+        Args:
+            connection: a SQLAlchemy ``Engine`` or ``Connection``, or a psycopg ``Connection``, as a superuser.
+            parts: further parts of schema ``axis``, after those of the tenancy.
+
+        Raises:
+            UndeclaredTable: tables of the metadata are neither protected nor open.
+            MissingTable: declared tables do not exist in the database.
+        """
+        declaration = Declaration(model=self.model(), parts=(base_part(self.key_type), *self.parts, *parts), keyring=self.seal)
+        return run(connection, lambda: plan_flow(declaration), keep=False)
+
+    def install(self, target: T) -> T:
+        """Bind every transaction of *target* to the acting principal, from its BEGIN on; returns *target* (for a connection class, the class to use).
+
+        *target*: a SQLAlchemy ``Engine`` or ``AsyncEngine``, a psycopg or asyncpg connection or pool, or a psycopg connection class. Idempotent.
+
+        Raises:
+            UndeclaredTable: tables of the metadata are neither protected nor open.
+            ConfigError: the tenancy has no seal, or *target* cannot be guarded.
+        """
+        self.model()
+        if self._binder is None:
+            if self.seal is None:
+                raise ConfigError(
+                    what="the tenancy cannot bind", why="it has no seal keys", fix="pass Tenancy(…, seal=SealKeyring.from_text(…))"
+                )
+            self._binder = TenantBinder(seal=Sealer(self.seal), key_type=self.key_type)
+        return install(target, binder=self._binder, posture=Posture(roles=self.roles))
+
+    def _new(self, table: object) -> Any:
+        found = table_of(table)
+        name = name_of(found)
+        if found.metadata is not self.metadata:
+            raise ConfigError(
+                what=f"`{'.'.join(name)}` is not a table of this tenancy",
+                why="it belongs to another metadata",
+                fix="declare it on the tenancy of its own metadata",
+            )
+        if name in self._declared:
+            raise ConfigError(
+                what=f"`{'.'.join(name)}` is declared twice", why="each table is decided once", fix="remove one of the declarations"
+            )
+        return table_model(found)
+
+    def _grants(self) -> Any:
+        return None if self.policy is None else tuple(self.policy.grants())
+
+
+def _wire(capability: CapabilityLike | str | None) -> str | None:
+    return capability if capability is None or isinstance(capability, str) else capability.name
