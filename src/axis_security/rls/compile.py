@@ -18,7 +18,7 @@ from axis_security.rls.predicate import PolicyModel, policies_of, tenant_default
 from axis_security.rls.sealed import SealKeyring
 from axis_security.rls.step import Step
 
-__all__ = ["Deparsed", "compile_steps", "part_step", "role_steps", "shadow_of", "statement_list"]
+__all__ = ["Deparsed", "compile_steps", "held_tables", "part_step", "role_steps", "shadow_of", "statement_list"]
 
 Shadow = tuple[tuple[PolicyModel, ...], tuple[tuple[str, str], ...]]
 """What decides the server's wording of a table's policies: the policies, and the types of the columns in them."""
@@ -45,7 +45,7 @@ def compile_steps(
             steps += _protect(model, declared, declared.shape, table, deparsed)
             for child in _descendants(live, table.name):
                 if child not in protected:
-                    steps += _close_child(model, live.tables[child], quote(*table.name))
+                    steps += _close_child(model, declared, declared.shape, live.tables[child], deparsed)
         steps += _grants(model, declared, table, live)
     steps += _strays(model, live)
     steps += compile_keys(model, live, findings)
@@ -181,6 +181,17 @@ def _schemas(model: Model, live: Snapshot) -> Iterator[Step]:
                 )
 
 
+def held_tables(model: Model, live: Snapshot) -> Iterator[tuple[Declared, Protected, LiveTable]]:
+    """Every live table that carries policies: the protected ones and their partitions and inheritance children."""
+    protected = model.protected()
+    for declared in protected.values():
+        if isinstance(declared.shape, Protected):
+            yield declared, declared.shape, live.tables[declared.table.name]
+            for child in _descendants(live, declared.table.name):
+                if child not in protected:
+                    yield declared, declared.shape, live.tables[child]
+
+
 def shadow_of(model: Model, declared: Declared, shape: Protected, live: LiveTable) -> Shadow:
     """What decides the server's wording of this table's policies."""
     return policies_of(model, declared.table, shape), tuple(sorted((name, kind) for name, (kind, _, _) in live.columns.items()))
@@ -190,7 +201,7 @@ def _protect(model: Model, declared: Declared, shape: Protected, live: LiveTable
     table = quote(*live.name)
     key = quote(model.key)
     yield from _owner(model, live)
-    policies, default = deparsed.get(shadow_of(model, declared, shape, live), ({}, ""))
+    _, default = deparsed.get(shadow_of(model, declared, shape, live), ({}, ""))
     _, notnull, live_default = live.columns[model.key]
     if live_default is None or live_default != default:
         undo = "DROP DEFAULT" if live_default is None else f"SET DEFAULT {live_default}"
@@ -206,15 +217,28 @@ def _protect(model: Model, declared: Declared, shape: Protected, live: LiveTable
             why="a row of no tenant is a row that nobody is responsible for",
         )
     yield from _row_security(live)
-    for policy in policies_of(model, declared.table, shape):
+    yield from _policies(model, declared, shape, live, deparsed)
+
+
+def _policies(model: Model, declared: Declared, shape: Protected, live: LiveTable, deparsed: Deparsed) -> Iterator[Step]:
+    table = quote(*live.name)
+    wanted = policies_of(model, declared.table, shape)
+    worded, _ = deparsed.get(shadow_of(model, declared, shape, live), ({}, ""))
+    for policy in wanted:
         found = live.policies.get(policy.name)
-        if found is not None and found == policies.get(policy.name):
+        if found is not None and found == worded.get(policy.name):
             continue
         drop = f"DROP POLICY {quote(policy.name)} ON {table}"
         if found is not None:
             yield Step(sql=drop, reverse=_recreate(policy.name, table, found), why="the live policy is not the declared one", flagged=True)
         yield Step(sql=policy.create(table), reverse=drop, why=_WHY[policy.name])
-    yield from _drop_others(live, {policy.name for policy in policies_of(model, declared.table, shape)})
+    for name in sorted(live.policies.keys() - {policy.name for policy in wanted}):
+        yield Step(
+            sql=f"DROP POLICY {quote(name)} ON {table}",
+            reverse=_recreate(name, table, live.policies[name]),
+            why="nobody declared this policy",
+            flagged=True,
+        )
 
 
 _WHY: Final = {
@@ -243,17 +267,6 @@ def _row_security(live: LiveTable) -> Iterator[Step]:
         )
 
 
-def _drop_others(live: LiveTable, declared: set[str]) -> Iterator[Step]:
-    table = quote(*live.name)
-    for name in sorted(live.policies.keys() - declared):
-        yield Step(
-            sql=f"DROP POLICY {quote(name)} ON {table}",
-            reverse=_recreate(name, table, live.policies[name]),
-            why="nobody declared this policy",
-            flagged=True,
-        )
-
-
 def _recreate(name: str, table: str, live: LivePolicy) -> str:
     to = ", ".join(quote(role) if role else "PUBLIC" for role in live.roles)
     return PolicyModel(name=name, command=live.command, permissive=live.permissive, role=to, using=live.using, check=live.check).create(
@@ -277,11 +290,14 @@ def _descendants(live: Snapshot, parent: Name) -> Iterator[Name]:
         yield from _descendants(live, child)
 
 
-def _close_child(model: Model, child: LiveTable, parent: str) -> Iterator[Step]:
+def _close_child(model: Model, declared: Declared, shape: Protected, child: LiveTable, deparsed: Deparsed) -> Iterator[Step]:
+    """A partition or inheritance child: nobody may reach it directly, and if somebody is let in by hand, the same policies hold."""
     yield from _owner(model, child)
     yield from _row_security(child)
-    yield from _drop_others(child, set())
-    yield from _revoke(model, child, {}, f"rows are reached through {parent}, whose policies do not hold for direct access")
+    yield from _policies(model, declared, shape, child, deparsed)
+    yield from _revoke(
+        model, child, {}, f"rows are reached through {quote(*declared.table.name)}; the parent's policies do not hold for direct access"
+    )
 
 
 def _grants(model: Model, declared: Declared, live: LiveTable, snapshot: Snapshot) -> Iterator[Step]:

@@ -115,6 +115,8 @@ def _functions(roles: DatabaseRoles, key_type: KeyType) -> list[str]:
         # The default of the tenant column, once per row: a claim, not verified. INVARIANT: used for nothing else; the floor's WITH CHECK
         # compares every row with the verified tenant, so a forged claim is refused there.
         "claimed_tenant_id()": getter.format("claimed_tenant_id", key_type.value, claimed),
+        # Inlined, so CURRENT_USER is whoever runs the statement; a role that merely inherits from the system role is not it.
+        "is_system()": getter.format("is_system", "boolean", f"(CURRENT_USER = '{roles.system}')"),
         "may(text)": may.format("may(capability text)", "''"),
         "may_own(text, text)": may.format(
             "may_own(capability text, owner_column text)",

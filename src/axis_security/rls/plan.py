@@ -18,9 +18,9 @@ from axis_security.core.flow import Flow, Rows, Statement, drive
 from axis_security.core.grants import OwnedByUser
 from axis_security.core.schema import SchemaPart
 from axis_security.rls.catalog import LivePolicy, LiveTable, Snapshot, ask, read_snapshot
-from axis_security.rls.compile import Shadow, compile_steps, role_steps, shadow_of
-from axis_security.rls.model import Model, Name, Protected, quote
-from axis_security.rls.predicate import policies_of, tenant_default
+from axis_security.rls.compile import Shadow, compile_steps, held_tables, role_steps, shadow_of
+from axis_security.rls.model import Model, Name, quote
+from axis_security.rls.predicate import tenant_default
 from axis_security.rls.sealed import SealKeyring
 from axis_security.rls.step import Step
 
@@ -198,18 +198,11 @@ def _stale_parts(declaration: Declaration, live: Snapshot) -> Flow[list[SchemaPa
 def _deparse(model: Model, live: Snapshot) -> Flow[dict[Shadow, tuple[dict[str, LivePolicy], str]]]:
     """Create each distinct set of policies once, on an empty look-alike, and read back the server's words."""
     shadows: dict[Shadow, str] = {}
-    for declared in model.tables:
-        if isinstance(declared.shape, Protected):
-            shadow = shadow_of(model, declared, declared.shape, live.tables[declared.table.name])
-            if shadow not in shadows:
-                name = f"axis_shadow_{len(shadows)}"
-                shadows[shadow] = name
-                yield from _make_shadow(
-                    model,
-                    name,
-                    live.tables[declared.table.name],
-                    [policy.create(f"pg_temp.{name}") for policy in policies_of(model, declared.table, declared.shape)],
-                )
+    for declared, shape, live_table in held_tables(model, live):
+        shadow = shadow_of(model, declared, shape, live_table)
+        if shadow not in shadows:
+            name = shadows[shadow] = f"axis_shadow_{len(shadows)}"
+            yield from _make_shadow(model, name, live_table, [policy.create(f"pg_temp.{name}") for policy in shadow[0]])
     if not shadows:
         return {}
     rows: Rows = yield ask("SELECT n.nspname::text FROM pg_catalog.pg_namespace n WHERE n.oid = pg_catalog.pg_my_temp_schema()")

@@ -65,6 +65,8 @@ def policies_of(model: Model, table: TableModel, shape: Protected) -> tuple[Poli
                 )
         return f"{tenant} AND ({' OR '.join(parts)})"
 
+    # Not `true`: a policy reaches every role that inherits the one it names, and this one is for the system login itself.
+    is_system = f"{quote(model.key)} IS NOT NULL AND (SELECT axis.is_system())"
     access = shape.access
     read, insert, update, delete = allowed(access.select), allowed(access.insert), allowed(access.update), allowed(access.delete)
     return (
@@ -73,5 +75,5 @@ def policies_of(model: Model, table: TableModel, shape: Protected) -> tuple[Poli
         PolicyModel(name="axis_insert", command="INSERT", permissive=True, role=app, using=None, check=insert),
         PolicyModel(name="axis_update", command="UPDATE", permissive=True, role=app, using=update, check=update),
         PolicyModel(name="axis_delete", command="DELETE", permissive=True, role=app, using=delete, check=None),
-        PolicyModel(name="axis_system", command="ALL", permissive=True, role=system, using="true", check="true"),
+        PolicyModel(name="axis_system", command="ALL", permissive=True, role=system, using=is_system, check=is_system),
     )
