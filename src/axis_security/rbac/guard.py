@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -314,7 +314,7 @@ def _wrap(function: Callable[..., Any], check: _Check) -> Any:
     if inspect.isgeneratorfunction(function):
 
         @functools.wraps(function)
-        def generator(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        def generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
             admit(args, kwargs)
             return (yield from function(*args, **kwargs))
 
@@ -334,7 +334,7 @@ def _wrap(function: Callable[..., Any], check: _Check) -> Any:
     return plain
 
 
-def _plain_init_subclass(_: type, **kwargs: Any) -> None:
+def _plain_init_subclass(_: type, /, **kwargs: Any) -> None:
     object.__init_subclass__(**kwargs)
 
 
@@ -356,7 +356,8 @@ def _guarded_class(cls: type, check: _Check) -> type:
 
     def guard_subclass(sub: type, /, **kwargs: Any) -> None:
         # A handler that a subclass defines anew would otherwise be open while the class still looks guarded.
-        getattr(below, "__func__", _plain_init_subclass)(sub, **kwargs)
+        inherited: Callable[..., None] = getattr(below, "__func__", _plain_init_subclass)
+        inherited(sub, **kwargs)
         for name in (*_HANDLERS, *_DISPATCHERS):
             own = sub.__dict__.get(name)
             if callable(own) and not isinstance(guard_of(own), Guard) and (name in _HANDLERS or name in names):

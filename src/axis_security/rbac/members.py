@@ -1,0 +1,229 @@
+"""Members of a workspace: what the host calls, as flows over one statement each.
+
+Each operation asks the guard for ``users.manage`` first (so that a denial explains itself), then calls one definer function, which
+decides again from the membership table. The database's answer is final.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Final, TypeVar
+
+from axis_security.core.context import current_principal
+from axis_security.core.errors import ConfigError, Denied
+from axis_security.core.events import AuditEvent, EventKind, Outcome, Scalar
+from axis_security.core.flow import Rows, Statement
+from axis_security.core.ids import IdValue, TenantId, UserId
+from axis_security.core.principal import Principal
+from axis_security.rbac.decision import PermissionDenied
+from axis_security.rbac.guard import decide
+from axis_security.rbac.policy import MANAGE_USERS, Policy
+
+__all__ = ["Invitation", "LastOwner", "Member", "MemberFlow", "MemberFlows", "MemberRefused", "Membership", "Workspace"]
+
+Result = TypeVar("Result")
+MemberFlow = Generator[Statement | AuditEvent, Rows, Result]
+"""Yields statements to run, and events to write once the transaction is through (a denial: in any case)."""
+
+_REASONS: Final = {
+    "not_a_member": ("the actor is no member of an active workspace", "ask somebody who manages its users"),
+    "not_allowed": (
+        "the rules of membership do not allow it for the actor's role",
+        "see the table of transitions: grant up to your own rights, never touch a higher role",
+    ),
+    "last_owner": ("the workspace would be left without an owner", "make somebody else an owner first"),
+    "no_such_member": ("nobody of that id is a member", "check the id"),
+    "no_invitation": ("no open invitation matches token, e-mail address and workspace", "ask for a new invitation"),
+    "inviter_lost_rights": ("whoever sent the invitation may no longer invite to that role", "ask for a new invitation"),
+    "already_member": ("the person is a member already", "change the role instead"),
+    "not_active": ("the workspace is not active, or nobody is signed in", "sign in; ask the operator about a suspended workspace"),
+    "exists": ("a workspace of that id exists", "use a fresh id"),
+    "no_user": ("nobody is signed in", "act as a person"),
+}
+
+
+class MemberRefused(Denied):
+    """The database refused a change of membership. ``reason`` says which rule."""
+
+    code = "rbac.member_refused"
+    reason: str = ""
+
+    def __init__(self, reason: str, *, action: str) -> None:
+        why, fix = _REASONS.get(reason, ("the database gave an answer this release does not know", "apply the current plan"))
+        super().__init__(what=f"{action} was refused", why=why, fix=fix, facts={"reason": reason, "action": action})
+        self.reason = reason
+
+
+class LastOwner(MemberRefused):
+    """A workspace always keeps an owner."""
+
+    code = "rbac.last_owner"
+    http_status: ClassVar[int] = 409
+    public_text = "A workspace needs at least one owner."
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of the acting principal's workspace."""
+
+    user: str
+    role: str
+    joined_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """What the gate needs to know: the role, and the workspace's state (``active``, ``suspended``, ``deleting``)."""
+
+    role: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """One of a person's workspaces."""
+
+    tenant: str
+    name: str
+    role: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """What an open invitation offers."""
+
+    tenant: str
+    email: str
+    role: str
+    inviter: str
+
+
+class MemberFlows:
+    """The operations as flows; :mod:`store_postgres` drives them. All act for the current principal, in its workspace."""
+
+    def __init__(self, policy: Policy) -> None:
+        if MANAGE_USERS not in policy.caps:
+            raise ConfigError(what="members need `users.manage`", why="the registry does not declare it", fix='declare users=("manage",)')
+        self._policy: Final = policy
+        self._manage: Final = policy.caps[MANAGE_USERS]
+
+    def create_workspace(self, name: str) -> MemberFlow[None]:
+        """Create the workspace of the current principal's tenant id, with the current user as its first owner."""
+        rows = yield Statement("SELECT axis.workspace_create(%s)", (name,))
+        yield from self._settle(_only(rows)[0], "creating a workspace", EventKind.WORKSPACE_CREATED, name=name)
+
+    def invite(self, *, digest: bytes, email: str, role: str, lasting: timedelta = timedelta(days=7)) -> MemberFlow[uuid.UUID]:
+        """Record an invitation whose single-use token has *digest* (32 bytes, keyed); returns its public handle. At most 30 days."""
+        self._require()
+        rows = yield Statement("SELECT outcome, invitation FROM axis.member_invite(%s, %s, %s, %s)", (digest, email, role, lasting))
+        outcome, handle = _only(rows)
+        yield from self._settle(outcome, "inviting", EventKind.MEMBER_INVITED, role=role, invitation=str(handle) if handle else None)
+        return uuid.UUID(str(handle))
+
+    def peek(self, *, digest: bytes) -> MemberFlow[Invitation | None]:
+        """What the open invitation offers; ``None`` if there is none. Needs no principal: the token is the right to look."""
+        rows = yield Statement("SELECT tenant, email, role, inviter FROM axis.invitation_peek(%s)", (digest,))
+        return Invitation(*rows[0]) if rows else None
+
+    def accept(self, *, digest: bytes, email: str) -> MemberFlow[str]:
+        """Join as the current user; *email* is the user's verified address. Returns the role. The inviter's rights are checked again."""
+        rows = yield Statement("SELECT outcome, role, invitation FROM axis.member_accept(%s, %s)", (digest, email))
+        outcome, role, handle = _only(rows)
+        yield from self._settle(
+            outcome, "accepting an invitation", EventKind.INVITATION_ACCEPTED, role=role, invitation=str(handle) if handle else None
+        )
+        return str(role)
+
+    def revoke_invitation(self, invitation: uuid.UUID) -> MemberFlow[None]:
+        """Take back an open invitation."""
+        self._require()
+        rows = yield Statement("SELECT axis.invitation_revoke(%s)", (invitation,))
+        yield from self._settle(_only(rows)[0], "revoking an invitation", EventKind.INVITATION_REVOKED, invitation=str(invitation))
+
+    def change_role(self, user: UserId | IdValue, role: str) -> MemberFlow[None]:
+        """Give *user* the role *role*; it holds from the user's next statement on."""
+        self._require()
+        target = UserId.of(user).text
+        rows = yield Statement("SELECT outcome, role_before FROM axis.member_change_role(%s, %s)", (target, role))
+        outcome, before = _only(rows)
+        yield from self._settle(outcome, "changing a role", EventKind.ROLE_CHANGED, target, role_from=before, role_to=role)
+
+    def remove(self, user: UserId | IdValue) -> MemberFlow[None]:
+        """End *user*'s membership."""
+        self._require()
+        target = UserId.of(user).text
+        rows = yield Statement("SELECT outcome, role_before FROM axis.member_remove(%s)", (target,))
+        outcome, before = _only(rows)
+        yield from self._settle(outcome, "removing a member", EventKind.MEMBER_REMOVED, target, role=before, cause="removed")
+
+    def leave(self) -> MemberFlow[None]:
+        """End one's own membership; needs no capability."""
+        rows = yield Statement("SELECT outcome, role_before FROM axis.member_leave()")
+        outcome, before = _only(rows)
+        yield from self._settle(outcome, "leaving", EventKind.MEMBER_REMOVED, role=before, cause="left")
+
+    def transfer(self, user: UserId | IdValue, *, keep: str) -> MemberFlow[None]:
+        """Make member *user* an owner, and keep the role *keep* oneself, in one step."""
+        self._require()
+        target = UserId.of(user).text
+        rows = yield Statement("SELECT axis.member_transfer(%s, %s)", (target, keep))
+        yield from self._settle(_only(rows)[0], "transferring ownership", EventKind.OWNERSHIP_TRANSFERRED, target, role_kept=keep)
+
+    def delete_workspace(self, *, grace: timedelta = timedelta(days=30)) -> MemberFlow[None]:
+        """Mark the workspace for deletion after *grace* (at least a day); it is closed at once, and an owner may take it back."""
+        self._require()
+        rows = yield Statement("SELECT axis.workspace_delete(%s)", (grace,))
+        yield from self._settle(
+            _only(rows)[0], "deleting the workspace", EventKind.WORKSPACE_DELETED, grace_seconds=int(grace.total_seconds())
+        )
+
+    def undelete_workspace(self) -> MemberFlow[None]:
+        """Take a deletion back while its grace lasts."""
+        self._require()
+        rows = yield Statement("SELECT axis.workspace_undelete()")
+        yield from self._settle(_only(rows)[0], "taking a deletion back", EventKind.WORKSPACE_RESUMED)
+
+    def members(self) -> MemberFlow[Sequence[Member]]:
+        """The workspace's members; empty for whoever is none."""
+        rows = yield Statement("SELECT user_id, role, joined_at FROM axis.member_list()")
+        return tuple(Member(*row) for row in rows)
+
+    def resolve(self, tenant: TenantId | IdValue, user: UserId | IdValue) -> MemberFlow[Membership | None]:
+        """For the gate: role and state in one statement, on a connection that nobody is bound to; ``None``: no member."""
+        rows = yield Statement("SELECT role, state FROM axis.membership_of(%s, %s)", (TenantId.of(tenant).text, UserId.of(user).text))
+        return Membership(*rows[0]) if rows else None
+
+    def workspaces(self, user: UserId | IdValue) -> MemberFlow[Sequence[Workspace]]:
+        """Every workspace of *user*, by name."""
+        rows = yield Statement("SELECT tenant, name, role, state FROM axis.workspaces_of(%s)", (UserId.of(user).text,))
+        return tuple(Workspace(*row) for row in rows)
+
+    def _require(self) -> Principal:
+        principal = current_principal()
+        decision = decide(principal, self._manage)
+        if not decision.allowed:
+            raise PermissionDenied(decision)
+        return principal
+
+    def _settle(self, outcome: object, action: str, kind: EventKind, target: str | None = None, **detail: Scalar) -> MemberFlow[None]:
+        allowed = outcome == "ok"
+        yield AuditEvent.by(
+            current_principal(),
+            kind,
+            at=self._policy.clock.now(),
+            outcome=Outcome.ALLOWED if allowed else Outcome.DENIED,
+            target=None if target is None else f"user:{target}",
+            reason=None,
+            **detail,
+        )
+        if not allowed:
+            raise (LastOwner if outcome == "last_owner" else MemberRefused)(str(outcome), action=action)
+
+
+def _only(rows: Rows) -> tuple[Any, ...]:
+    (row,) = rows
+    return tuple(row)
