@@ -31,7 +31,7 @@ _HOME: Final = {
     "requires": "axis_security.rbac.guard",
 }
 
-__all__ = ["Assurance", "AxisError", "Principal", "Secret", "__version__", "acting_as", "current_principal", "public", "requires"]  # noqa: PLE0604
+__all__ = ["Assurance", "AxisError", "Principal", "Secret", "__version__", "acting_as", "current_principal", "public", "requires"]
 
 
 def __getattr__(name: str) -> Any:

@@ -25,7 +25,11 @@ class MalformedEncoding(AxisError):
     http_status = 400
 
     def __init__(self, *, expected: str) -> None:
-        super().__init__(what=f"malformed {expected}", why="the text is not the canonical spelling of any value", fix="pass the text exactly as it was issued")
+        super().__init__(
+            what=f"malformed {expected}",
+            why="the text is not the canonical spelling of any value",
+            fix="pass the text exactly as it was issued",
+        )
 
 
 def b64url_encode(data: bytes) -> str:

@@ -49,8 +49,8 @@ class EventKind(enum.StrEnum):
     LOGOUT = "auth.logout"
     SECOND_FACTOR = "auth.second_factor"
     STEP_UP = "auth.step_up"
-    PASSWORD_CHANGED = "auth.password_changed"  # noqa: S105  # an event name
-    PASSWORD_REHASHED = "auth.password_rehashed"  # noqa: S105  # an event name
+    PASSWORD_CHANGED = "auth.password_changed"
+    PASSWORD_REHASHED = "auth.password_rehashed"
     TOTP_ENROLLED = "auth.totp_enrolled"
     TOTP_DISABLED = "auth.totp_disabled"
     RECOVERY_CODES_ISSUED = "auth.recovery_codes_issued"
@@ -59,10 +59,10 @@ class EventKind(enum.StrEnum):
     SESSION_ROTATED = "auth.session_rotated"
     SESSION_REVOKED = "auth.session_revoked"
     SESSION_REUSED = "auth.session_reused"
-    REMEMBER_TOKEN_REUSED = "auth.remember_token_reused"  # noqa: S105  # an event name
-    TOKEN_ISSUED = "auth.token_issued"  # noqa: S105  # an event name
-    TOKEN_CONSUMED = "auth.token_consumed"  # noqa: S105  # an event name
-    TOKEN_REFUSED = "auth.token_refused"  # noqa: S105  # an event name
+    REMEMBER_TOKEN_REUSED = "auth.remember_token_reused"
+    TOKEN_ISSUED = "auth.token_issued"
+    TOKEN_CONSUMED = "auth.token_consumed"
+    TOKEN_REFUSED = "auth.token_refused"
     THROTTLED = "auth.throttled"
     ACCOUNT_REGISTERED = "auth.account_registered"
     ACCOUNT_DISABLED = "auth.account_disabled"
@@ -86,8 +86,8 @@ class EventKind(enum.StrEnum):
     KMS_UNAVAILABLE = "crypto.kms_unavailable"
     DEVELOPMENT_KEK = "crypto.development_kek"
     # ops
-    SECRET_ROTATED = "ops.secret_rotated"  # noqa: S105  # an event name
-    SECRET_STALE = "ops.secret_stale"  # noqa: S105  # an event name
+    SECRET_ROTATED = "ops.secret_rotated"
+    SECRET_STALE = "ops.secret_stale"
     DATA_EXPORTED = "ops.data_exported"
     TENANT_ERASED = "ops.tenant_erased"
     BACKUP_RUN = "ops.backup_run"
@@ -210,7 +210,17 @@ class AuditEvent:
             put(self, name, _clean(self.kind, name, getattr(self, name)))
 
     @classmethod
-    def by(cls, principal: Principal | None, kind: EventKind, *, at: datetime, outcome: Outcome, target: str | None = None, reason: str | None = None, **detail: Scalar) -> AuditEvent:
+    def by(
+        cls,
+        principal: Principal | None,
+        kind: EventKind,
+        *,
+        at: datetime,
+        outcome: Outcome,
+        target: str | None = None,
+        reason: str | None = None,
+        **detail: Scalar,
+    ) -> AuditEvent:
         """An event whose actor is *principal* (or nobody)."""
         if principal is None:
             return cls(kind=kind, at=at, outcome=outcome, target=target, reason=reason, detail=detail)

@@ -40,7 +40,7 @@ def drive(flow: Generator[Request, Answer, Result], perform: Callable[[Request],
         while True:
             try:
                 answer = perform(request)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  # thrown into the flow, which decides
                 request = flow.throw(error)
             else:
                 request = flow.send(answer)
@@ -58,7 +58,7 @@ async def adrive(flow: Generator[Request, Answer, Result], perform: Callable[[Re
         while True:
             try:
                 answer = await perform(request)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  # thrown into the flow, which decides
                 request = flow.throw(error)
             else:
                 request = flow.send(answer)

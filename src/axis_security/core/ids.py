@@ -119,5 +119,7 @@ def parse_id(text: str, key_type: KeyType) -> IdValue:
     except ValueError:
         value = ""
     if str(value) != text or not text:
-        raise MalformedId(what="malformed id", why=f"not the canonical text of a {key_type.value}", fix="pass the id exactly as it was issued")
+        raise MalformedId(
+            what="malformed id", why=f"not the canonical text of a {key_type.value}", fix="pass the id exactly as it was issued"
+        )
     return value

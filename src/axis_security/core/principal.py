@@ -62,11 +62,25 @@ class Principal:
         auth_time: datetime | None = None,
     ) -> None:
         if not isinstance(role, str) or _NAME.fullmatch(role) is None:
-            raise ConfigError(what="malformed role name", why="a role is a lower-case ASCII name of at most 63 characters", fix="use a role of the policy, such as `member`")
-        if session is not None and (not isinstance(session, str) or not session or not session.isascii() or not session.isprintable() or len(session) > 128):
-            raise ConfigError(what="malformed session handle", why="a handle is visible ASCII of at most 128 characters", fix="pass the handle the session store gave")
+            raise ConfigError(
+                what="malformed role name",
+                why="a role is a lower-case ASCII name of at most 63 characters",
+                fix="use a role of the policy, such as `member`",
+            )
+        if session is not None and (
+            not isinstance(session, str) or not session or not session.isascii() or not session.isprintable() or len(session) > 128
+        ):
+            raise ConfigError(
+                what="malformed session handle",
+                why="a handle is visible ASCII of at most 128 characters",
+                fix="pass the handle the session store gave",
+            )
         if auth_time is not None and auth_time.tzinfo is None:
-            raise ConfigError(what="naive authentication time", why="a datetime without a zone names no moment", fix="pass an aware datetime, such as datetime.now(UTC)")
+            raise ConfigError(
+                what="naive authentication time",
+                why="a datetime without a zone names no moment",
+                fix="pass an aware datetime, such as datetime.now(UTC)",
+            )
         put = object.__setattr__
         put(self, "tenant", TenantId.of(tenant))
         put(self, "user", None if user is None else UserId.of(user))

@@ -27,7 +27,7 @@ class Secret(Generic[T]):
         if not isinstance(value, (str, bytes)):
             # No repr of the value in the message: it is a secret.
             raise TypeError("a Secret holds str or bytes")
-        self._value: Final = value
+        self._value: Final[T] = value
 
     def reveal(self) -> T:
         """Return the value. Call it where the value is used, not earlier."""

@@ -129,7 +129,12 @@ class Cluster(TestServer):
     """
 
     def __init__(
-        self, *, bin_dir: Path | None = None, settings: Mapping[str, str] | None = None, hba: Sequence[str] = (), data_dir: Path | None = None
+        self,
+        *,
+        bin_dir: Path | None = None,
+        settings: Mapping[str, str] | None = None,
+        hba: Sequence[str] = (),
+        data_dir: Path | None = None,
     ) -> None:
         self._wanted_bin_dir = bin_dir or embedded_bin_dir()
         self._settings = {**_FAST, **(settings or {})}
@@ -183,7 +188,14 @@ class Cluster(TestServer):
             command += ["-c", f"{name}={value}"]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=_clean_env(), cwd="/", start_new_session=True, **_as_unprivileged()
+                command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=_clean_env(),
+                cwd="/",
+                start_new_session=True,
+                **_as_unprivileged(),
             )
         self._dsn = make_conninfo(host="127.0.0.1", port=self.port, user="postgres", dbname="postgres")
         self._wait()
@@ -226,11 +238,20 @@ class Cluster(TestServer):
 
     def run(self, name: str, *args: str, timeout: float = 120.0) -> str:
         """Run a program of this server's version as the account that owns the data; return what it printed."""
-        done = subprocess.run(
-            [str(self.program(name)), *args], capture_output=True, text=True, timeout=timeout, env=_clean_env(), cwd="/", check=False, **_as_unprivileged()
+        done: subprocess.CompletedProcess[str] = subprocess.run(
+            [str(self.program(name)), *args],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=_clean_env(),
+            cwd="/",
+            check=False,
+            **_as_unprivileged(),
         )
         if done.returncode:
-            raise ClusterFailed(what=f"{name} failed with status {done.returncode}", why=done.stderr.strip()[-2000:], fix="read the message above")
+            raise ClusterFailed(
+                what=f"{name} failed with status {done.returncode}", why=done.stderr.strip()[-2000:], fix="read the message above"
+            )
         return done.stdout
 
     def _init_data(self) -> None:
@@ -238,9 +259,28 @@ class Cluster(TestServer):
             return
         self.data_dir.mkdir(mode=0o700, exist_ok=True)
         give_to_server(self.data_dir)
-        self.run("initdb", "-D", str(self.data_dir), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
+        self.run(
+            "initdb",
+            "-D",
+            str(self.data_dir),
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "--no-sync",
+            "--no-instructions",
+        )
         hba = self.data_dir / "pg_hba.conf"
-        lines = [*self._hba, "local all all trust", "host all all 127.0.0.1/32 trust", "local replication all trust", "host replication all 127.0.0.1/32 trust"]
+        lines = [
+            *self._hba,
+            "local all all trust",
+            "host all all 127.0.0.1/32 trust",
+            "local replication all trust",
+            "host replication all 127.0.0.1/32 trust",
+        ]
         hba.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def _wait(self) -> None:
@@ -283,7 +323,10 @@ def _reachable(bin_dir: Path, home: Path) -> Path:
     """*bin_dir*, or a copy of its installation where the unprivileged account may enter it (a venv below /root, say)."""
     if os.geteuid() != 0:
         return bin_dir
-    if all(parent.stat().st_mode & stat.S_IXOTH for parent in (bin_dir, *bin_dir.parents)) and os.stat(bin_dir / "postgres").st_mode & stat.S_IXOTH:
+    if (
+        all(parent.stat().st_mode & stat.S_IXOTH for parent in (bin_dir, *bin_dir.parents))
+        and (bin_dir / "postgres").stat().st_mode & stat.S_IXOTH
+    ):
         return bin_dir
     root = bin_dir.parent
     libs = root.parent.parent / f"{root.parent.name}.libs"

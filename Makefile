@@ -1,0 +1,45 @@
+# Everything runs in .venv, which each target builds by itself from the hashed requirement files.
+# Needs: Python 3.11 or newer. uv is used where it is installed, else venv and pip.
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+.PHONY: help demo test lint bench docs serve nightly lock clean
+
+V := .venv/bin
+
+help:  ## What there is to do
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: .venv/.stamp-demo  ## Attack one workspace from another on a real PostgreSQL (ARGS=--json for a machine)
+	@$(V)/axis-security demo $(ARGS)
+
+test: .venv/.stamp-dev  ## All tests but the long ones (ARGS= for pytest)
+	@$(V)/python -m pytest -n 2 $(ARGS)
+
+nightly: .venv/.stamp-dev  ## All tests, with the long profiles
+	@AXIS_TEST_PROFILE=nightly $(V)/python -m pytest -n 2 -m "nightly or not nightly" --timeout=3600 $(ARGS)
+
+lint: .venv/.stamp-dev  ## ruff, its formatter, mypy --strict, and our own secret scanner
+	@$(V)/ruff check
+	@$(V)/ruff format --check
+	@$(V)/mypy
+	@$(V)/axis-security secrets scan
+
+bench: .venv/.stamp-bench  ## Measure against peers and limits (ARGS="roundtrips rls --json" for some)
+	@$(V)/python -m benchmarks $(ARGS)
+
+docs: .venv/.stamp-docs  ## Build the documentation into site/
+	@$(V)/mkdocs build --strict $(ARGS)
+
+serve: .venv/.stamp-dev  ## The example application, with sample data
+	@$(V)/python -m examples.crm $(ARGS)
+
+lock: .venv/.stamp-dev  ## Pin the requirement files again (needs uv)
+	@requirements/lock
+
+clean:  ## Remove everything that can be made again
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* dist build site
+
+.venv/.stamp-%: requirements/%.txt requirements/install
+	@requirements/install $*
