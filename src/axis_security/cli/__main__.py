@@ -1,0 +1,5 @@
+"""``python -m axis_security.cli``."""
+
+from axis_security.cli import main
+
+main()
