@@ -126,7 +126,7 @@ class Capabilities(Generic[Names_co]):
                 raise _bad(resource, "an action is declared twice")
             own: dict[str, Capability] = {}
             for word in (resource, *actions):
-                if not isinstance(word, str) or _WORD.fullmatch(word) is None:
+                if _WORD.fullmatch(str(word)) is None:
                     raise _bad(resource, "each name must be a lower-case ASCII word of at most 31 characters")
             if "name" in actions:
                 raise _bad(resource, "`name` is taken: it is an attribute of every resource")
@@ -177,7 +177,7 @@ class Capabilities(Generic[Names_co]):
 
 def in_force(caps: Capabilities[str]) -> InForce:
     """The cell that holds the policy in force over *caps*."""
-    return caps._in_force  # underscore only so that no resource's name can collide with it
+    return caps._in_force  # noqa: SLF001  # underscore only so that no resource's name can collide with it
 
 
 def _bad(resource: str, why: str) -> ConfigError:

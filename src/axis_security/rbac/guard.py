@@ -160,7 +160,7 @@ def public(reason: str) -> Callable[[F], F]:
     Raises:
         ConfigError: (at decoration) no reason, or the function is guarded as well.
     """
-    if not isinstance(reason, str) or not reason.strip():
+    if not isinstance(reason, str) or not reason.strip():  # type: ignore[redundant-expr]  # callers may be untyped
         raise ConfigError(
             what="@public needs a reason", why="an endpoint open to everybody should say why", fix='write @public("health probe")'
         )

@@ -89,7 +89,7 @@ class View:
 
 
 async def _collect(stream: AsyncIterator[int]) -> int:
-    return [item async for item in stream][0]
+    return await anext(stream)
 
 
 CALLS: dict[str, Callable[[], int]] = {
