@@ -168,12 +168,7 @@ def _refuse_other(principal: Principal | None, bound: Bound | None) -> None:
         raise TenantNotBound(open_transaction=bound is not None)
     owner = bound.owner
     # Equal where the sealed context is: a step-up during the request raises the assurance and may be another object.
-    if (
-        isinstance(owner, Principal)
-        and owner.tenant == principal.tenant
-        and owner.user == principal.user
-        and owner.role == principal.role
-    ):
+    if isinstance(owner, Principal) and owner.tenant == principal.tenant and owner.user == principal.user and owner.role == principal.role:
         return
     raise PrincipalChanged
 

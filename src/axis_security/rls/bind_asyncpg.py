@@ -31,9 +31,7 @@ except ImportError:
 __all__ = ["guard", "guard_pool", "is_guarded", "upkeep"]
 
 _BEGIN: Final = re.compile(r"BEGIN[ A-Z]*;?", re.ASCII)
-_END: Final = re.compile(
-    r"(COMMIT|ROLLBACK|ROLLBACK TO [\w]+|RELEASE SAVEPOINT [\w]+);?", re.ASCII
-)
+_END: Final = re.compile(r"(COMMIT|ROLLBACK|ROLLBACK TO [\w]+|RELEASE SAVEPOINT [\w]+);?", re.ASCII)
 """What asyncpg's transaction objects send at the end; ending is always allowed."""
 _CHECKED: Final = (
     "prepare",
@@ -50,9 +48,7 @@ _HOOKS: Final = (*_CHECKED, "query", "is_in_transaction", "abort")
 class _State:
     __slots__ = ("binder", "bound", "connection", "posture", "prepared", "upkeep")
 
-    def __init__(
-        self, binder: Binder, posture: Posture | None, connection: Any
-    ) -> None:
+    def __init__(self, binder: Binder, posture: Posture | None, connection: Any) -> None:
         self.binder = binder
         self.posture = posture
         self.bound: Bound | None = None
@@ -106,17 +102,11 @@ def _guarded_class(base: Any) -> Any:
                 return self._axis_begin(query, timeout, bound)
             outside(state.binder)
 
-        async def _axis_begin(
-            self, query: str, timeout: float | None, bound: Bound
-        ) -> Any:
+        async def _axis_begin(self, query: str, timeout: float | None, bound: Bound) -> Any:
             state = self._axis
             try:
                 if state.posture is not None:
-                    state.posture.check(
-                        (await self._axis_run(state.posture.question, (), timeout))[0][
-                            0
-                        ]
-                    )
+                    state.posture.check((await self._axis_run(state.posture.question, (), timeout))[0][0])
                     state.posture = None
                 answer = await super().query(query, timeout)
                 await self._axis_run(bound.sql, bound.params, timeout)
@@ -127,9 +117,7 @@ def _guarded_class(base: Any) -> Any:
             state.bound = bound
             return answer
 
-        async def _axis_run(
-            self, sql: str, params: tuple[str, ...], timeout: float | None
-        ) -> Any:
+        async def _axis_run(self, sql: str, params: tuple[str, ...], timeout: float | None) -> Any:
             prepared = self._axis.prepared.get(sql)
             if prepared is None:
                 prepared = await super().prepare(

@@ -63,9 +63,7 @@ _NOTHING: Final[Any] = ()
 _ENDS: Final = frozenset({b"COMMIT", b"ROLLBACK"})
 
 
-def _exchange(
-    pgconn: pq.abc.PGconn, *commands: tuple[bytes, list[bytes] | None]
-) -> PQGen[list[PGresult]]:
+def _exchange(pgconn: pq.abc.PGconn, *commands: tuple[bytes, list[bytes] | None]) -> PQGen[list[PGresult]]:
     """Send *commands* in one flush and read the answers, in libpq's pipeline mode (also within psycopg's, while nothing is in flight)."""
     results: list[PGresult] = []
     ours = pgconn.pipeline_status == pq.PipelineStatus.OFF
@@ -117,9 +115,7 @@ def _guarded_class(base: Any) -> Any:
                 outside(state.binder)
             return super()._start_query()
 
-        def _exec_command(
-            self, command: Any, result_format: pq.Format = _TEXT
-        ) -> Generator[Any, Any, Any]:
+        def _exec_command(self, command: Any, result_format: pq.Format = _TEXT) -> Generator[Any, Any, Any]:
             state = self._axis
             if not state.upkeep:
                 if isinstance(command, Composable):
@@ -128,9 +124,7 @@ def _guarded_class(base: Any) -> Any:
                     command = command.encode()
                 if command.startswith(b"BEGIN"):
                     return self._axis_begin(command)  # type: ignore[no-any-return]
-                if command.startswith(
-                    (b"FETCH", b"MOVE")
-                ):  # server-side cursors read on without `_start_query`
+                if command.startswith((b"FETCH", b"MOVE")):  # server-side cursors read on without `_start_query`
                     state.binder.admit(state.bound)
                 elif command in _ENDS:
                     # In a pipeline the status says "active" until it is read: without this, the next statement would slip into no transaction.
@@ -145,19 +139,13 @@ def _guarded_class(base: Any) -> Any:
             bound = state.binder.begin()
             self._check_connection_ok()
             if state.posture is not None:
-                answer = (
-                    yield from _exchange(
-                        self.pgconn, (state.posture.question.encode(), None)
-                    )
-                )[0].get_value(0, 0)
+                answer = (yield from _exchange(self.pgconn, (state.posture.question.encode(), None)))[0].get_value(0, 0)
                 state.posture.check(answer or b"")
                 state.posture = None
             context = (bound.sql.encode(), [value.encode() for value in bound.params])
             if self._pipeline:
                 yield from super()._exec_command(command)
-                self._pipeline.command_queue.append(
-                    partial(self.pgconn.send_query_params, *context)
-                )
+                self._pipeline.command_queue.append(partial(self.pgconn.send_query_params, *context))
                 self._pipeline.result_queue.append(None)
                 state.bound = bound
                 return None

@@ -34,18 +34,14 @@ _DRIVERS: Final = {
 _INSTALLED: Final[WeakKeyDictionary[Any, Binder]] = WeakKeyDictionary()
 
 
-def install_engine(
-    engine: Engine | AsyncEngine, *, binder: Binder, posture: Posture | None
-) -> None:
+def install_engine(engine: Engine | AsyncEngine, *, binder: Binder, posture: Posture | None) -> None:
     """Guard every connection of *engine*, those already in its pool included; idempotent.
 
     Raises:
         ConfigError: not PostgreSQL through psycopg or asyncpg, connections are checked out, or another tenancy is installed.
     """
     sync = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
-    module = (
-        _DRIVERS.get(sync.dialect.driver) if sync.dialect.name == "postgresql" else None
-    )
+    module = _DRIVERS.get(sync.dialect.driver) if sync.dialect.name == "postgresql" else None
     if module is None:
         raise ConfigError(
             what="the engine cannot be guarded",
@@ -53,9 +49,7 @@ def install_engine(
             fix="use postgresql+psycopg or postgresql+asyncpg",
         )
     dialect = sync.dialect
-    installed = _INSTALLED.get(
-        dialect
-    )  # engines made with `execution_options()` share dialect and pool
+    installed = _INSTALLED.get(dialect)  # engines made with `execution_options()` share dialect and pool
     if installed is not None:
         if installed is not binder:
             raise ConfigError(
@@ -76,9 +70,7 @@ def install_engine(
         # SQLAlchemy's own first questions have been asked by now, and nobody has been given the connection yet.
         driver.guard(record.driver_connection, binder, posture)
 
-    def on_checkout(
-        connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: object
-    ) -> None:
+    def on_checkout(connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: object) -> None:
         if not driver.is_guarded(record.driver_connection):
             raise exc.DisconnectionError  # made before the tenancy was installed: the pool replaces it
 

@@ -25,9 +25,7 @@ def install(target: T, *, binder: Binder, posture: Posture | None) -> T:
     """
     kind: Any = target if isinstance(target, type) else type(target)
     # By name, so that asking imports nothing: whoever has such an object has imported its package.
-    families = {
-        (base.__module__.partition(".")[0], base.__name__) for base in kind.__mro__
-    }
+    families = {(base.__module__.partition(".")[0], base.__name__) for base in kind.__mro__}
     psycopg_connection = families & {
         ("psycopg", "Connection"),
         ("psycopg", "AsyncConnection"),

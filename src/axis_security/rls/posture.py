@@ -122,11 +122,7 @@ class Posture:
                 why=f"it reports {version}; the lowest accepted is {floor or VERSION_FLOOR[14]}",
                 fix="update the server to the current minor release of a supported major",
             )
-        reserved = (
-            {self.roles.owner, self.roles.guard}
-            if self.system
-            else {self.roles.owner, self.roles.guard, self.roles.system}
-        )
+        reserved = {self.roles.owner, self.roles.guard} if self.system else {self.roles.owner, self.roles.guard, self.roles.system}
         if seen.is_super:
             why = "it is a superuser, and row security does not apply to superusers"
         elif seen.bypasses:
