@@ -1,0 +1,221 @@
+"""Password hashes: they verify, they upgrade, and every path costs the same."""
+
+from __future__ import annotations
+
+import warnings
+
+import bcrypt
+import pytest
+from werkzeug.security import generate_password_hash
+
+from axis_security.auth.foreign import UnsupportedHash, bcrypt_ceiling, pbkdf2_ceiling, scrypt_ceiling
+from axis_security.auth.kdf import OWASP_19_MIB, OWASP_46_MIB, RFC9106_LOW_MEMORY, Argon2Call, Argon2Cost, CostRefused, SystemKdf
+from axis_security.auth.passwords import PasswordRefused, Passwords, Refusal, UnusablePassword, Verified
+from axis_security.auth.peppers import PepperRing
+from axis_security.core.errors import ConfigError
+from axis_security.core.secret import Secret
+from axis_security.testing.kdf import CountingKdf
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", "'crypt' is deprecated", DeprecationWarning)
+    from passlib.hash import pbkdf2_sha256
+
+RIGHT = Secret("correct horse battery staple")
+WRONG = Secret("incorrect horse battery staple")
+
+
+def ring(active: str = "p1", *ids: str) -> PepperRing:
+    return PepperRing(active=active, keys={name: Secret(name.encode() * 16) for name in {active, *ids}})
+
+
+def test_a_hash_verifies_with_real_argon2_and_no_other_password_does() -> None:
+    """Round trip at the default cost, through argon2-cffi itself."""
+    passwords = Passwords()
+    stored = passwords.hash(RIGHT)
+    assert passwords.verify(password=RIGHT, stored=stored) == Verified(None)
+    assert passwords.verify(password=WRONG, stored=stored) == PasswordRefused(Refusal.MISMATCH)
+    assert "m=47104,t=1,p=1" in stored.reveal()
+
+
+def test_every_hash_has_its_own_salt() -> None:
+    """Equal passwords never give equal stored forms."""
+    passwords = Passwords(kdf=CountingKdf())
+    assert len({passwords.hash(RIGHT).reveal() for _ in range(50)}) == 50
+
+
+def test_canonically_equal_spellings_are_one_password() -> None:
+    """NFC: é typed as one code point or as e plus accent; case and compatibility forms stay different."""
+    passwords = Passwords(kdf=CountingKdf())
+    stored = passwords.hash(Secret("caf\u00e9-plain-pass"))
+    assert isinstance(passwords.verify(password=Secret("cafe\u0301-plain-pass"), stored=stored), Verified)
+    assert isinstance(passwords.verify(password=Secret("CAF\u00c9-plain-pass"), stored=stored), PasswordRefused)
+    fi = passwords.hash(Secret("\ufb01ne"))
+    assert isinstance(passwords.verify(password=Secret("fine"), stored=fi), PasswordRefused)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", Refusal.EMPTY),
+        ("a\0b", Refusal.NOT_TEXT),
+        ("\ud800", Refusal.NOT_TEXT),
+        ("x" * 1_000_000, Refusal.TOO_LONG),
+        ("é" * 513, Refusal.TOO_LONG),
+    ],
+)
+def test_unusable_text_is_refused_before_any_work(text: str, why: Refusal) -> None:
+    """CVE-2013-1443's class: size and shape are checked first, and the answer does not depend on the account."""
+    kdf = CountingKdf()
+    passwords = Passwords(kdf=kdf)
+    stored = passwords.hash(RIGHT)
+    kdf.take()
+    for account in (stored, None, Secret("$2b$12$" + "a" * 53)):
+        assert passwords.verify(password=Secret(text), stored=account) == PasswordRefused(why)
+    assert kdf.take() == {}
+    with pytest.raises(UnusablePassword):
+        passwords.hash(Secret(text))
+
+
+def test_passwords_of_64_and_of_512_characters_are_allowed() -> None:
+    """ASVS 6.2.9."""
+    passwords = Passwords(kdf=CountingKdf())
+    for size in (64, 512):
+        assert passwords.verify(password=Secret("x" * size), stored=passwords.hash(Secret("x" * size))) == Verified(None)
+
+
+def test_every_path_spends_the_same_units() -> None:
+    """CVE-2024-39329's class: unknown, wrong, right, legacy right, legacy wrong, cheap legacy, wrapped, damaged, hostile: equal work."""
+    kdf = CountingKdf(real=True)
+    passwords = Passwords(kdf=kdf, legacy=[bcrypt_ceiling(cost=6), pbkdf2_ceiling(iterations=1000), scrypt_ceiling(n=1024, r=8, p=1)])
+    secret = RIGHT.reveal()
+    accounts: dict[str, Secret[str] | None] = {
+        "unknown": None,
+        "native": passwords.hash(RIGHT),
+        "bcrypt": Secret(bcrypt.hashpw(secret.encode(), bcrypt.gensalt(6)).decode()),
+        "cheap bcrypt": Secret(bcrypt.hashpw(secret.encode(), bcrypt.gensalt(4)).decode()),
+        "pbkdf2": Secret(generate_password_hash(secret, "pbkdf2:sha256:1000")),
+        "cheap pbkdf2": Secret(pbkdf2_sha256.using(rounds=10).hash(secret)),
+        "cheap scrypt": Secret(generate_password_hash(secret, "scrypt:512:8:1")),
+        "damaged": Secret("not a hash"),
+        "empty": Secret(""),
+        "hostile": Secret("$argon2id$v=19$m=4194304,t=50,p=1$c2FsdHNhbHRzYWx0$" + "A" * 43),
+    }
+    accounts["wrapped"] = passwords.wrap(Secret(bcrypt.hashpw(secret.encode(), bcrypt.gensalt(6)).decode()))
+    kdf.take()
+    passwords.spend()
+    expected = kdf.take()
+    assert expected == {"argon2": OWASP_46_MIB.memory_kib, "bcrypt": 64, "pbkdf2-sha256": 1000, "scrypt": 8192}
+    seen = {}
+    for name, stored in accounts.items():
+        for label, password in (("right", RIGHT), ("wrong", WRONG)):
+            answer = passwords.verify(password=password, stored=stored)
+            assert isinstance(answer, Verified) == (label == "right" and name not in {"unknown", "damaged", "empty", "hostile"}), (
+                name,
+                label,
+            )
+            seen[name, label] = kdf.take()
+    extra = {**expected, "argon2": 2 * expected["argon2"]}
+    assert seen.pop(("wrapped", "right")) == extra  # a success that upgrades spends the new hash on top
+    assert {name: units for name, units in seen.items() if units != expected} == {}
+
+
+def test_an_older_native_cost_is_topped_up_and_upgraded() -> None:
+    """A wrong password on an old, cheaper hash costs what one on a current hash does; a right one yields a current hash."""
+    kdf = CountingKdf()
+    old = Passwords(kdf=kdf, cost=OWASP_19_MIB).hash(RIGHT)
+    passwords = Passwords(kdf=kdf, cost=OWASP_46_MIB)
+    kdf.take()
+    assert passwords.verify(password=WRONG, stored=old) == PasswordRefused(Refusal.MISMATCH)
+    assert kdf.take() == {"argon2": 47_104}
+    answer = passwords.verify(password=RIGHT, stored=old)
+    assert isinstance(answer, Verified)
+    assert answer.rehashed is not None
+    assert passwords.verify(password=RIGHT, stored=answer.rehashed) == Verified(None)
+
+
+def test_pepper_rotation_keeps_old_hashes_and_moves_them() -> None:
+    """An old pepper verifies; the login moves the account; a lost pepper refuses, with the same work."""
+    kdf = CountingKdf()
+    old = Passwords(kdf=kdf, peppers=ring("p1")).hash(RIGHT)
+    both = Passwords(kdf=kdf, peppers=ring("p2", "p1"))
+    answer = both.verify(password=RIGHT, stored=old)
+    assert isinstance(answer, Verified)
+    assert answer.rehashed is not None
+    assert answer.rehashed.reveal().startswith("axis1$p2$")
+    lost = Passwords(kdf=kdf, peppers=ring("p2"))
+    kdf.take()
+    assert lost.verify(password=RIGHT, stored=old) == PasswordRefused(Refusal.UNKNOWN_PEPPER)
+    assert kdf.take() == {"argon2": 47_104}
+
+
+def test_a_stolen_hash_is_useless_without_the_pepper() -> None:
+    """The pepper takes part: the same text without it, or under another key of the same name, does not verify."""
+    kdf = CountingKdf()
+    stored = Passwords(kdf=kdf, peppers=ring("p1")).hash(RIGHT)
+    other = PepperRing(active="p1", keys={"p1": Secret(b"x" * 32)})
+    assert Passwords(kdf=kdf, peppers=other).verify(password=RIGHT, stored=stored) == PasswordRefused(Refusal.MISMATCH)
+    stripped = Secret(stored.reveal().replace("$p1$", "$-$"))
+    assert Passwords(kdf=kdf).verify(password=RIGHT, stored=stripped) == PasswordRefused(Refusal.MISMATCH)
+
+
+@pytest.mark.parametrize("stored", ["axis1$-$-$m=4194304,t=50,p=1$", "axis1$-$-$m=47104,t=99999,p=1$", "axis1$-$-$m=47104,t=1,p=99$"])
+def test_hostile_stored_costs_are_never_spent(stored: str) -> None:
+    """A stored hash is input: 4 GiB for 50 passes is refused and costs one ordinary hash."""
+    kdf = CountingKdf()
+    passwords = Passwords(kdf=kdf)
+    assert passwords.verify(password=RIGHT, stored=Secret(stored + "A" * 22 + "$" + "A" * 43)) == PasswordRefused(Refusal.COST)
+    assert kdf.take() == {"argon2": 47_104}
+
+
+def test_undeclared_schemes_are_refused() -> None:
+    """Equal work can only be promised for declared schemes, so others do not verify, and the ceiling binds."""
+    stored = Secret(bcrypt.hashpw(RIGHT.reveal().encode(), bcrypt.gensalt(5)).decode())
+    assert Passwords(kdf=CountingKdf()).verify(password=RIGHT, stored=stored) == PasswordRefused(Refusal.UNSUPPORTED_HASH)
+    low = Passwords(kdf=CountingKdf(), legacy=[bcrypt_ceiling(cost=4)])
+    assert low.verify(password=RIGHT, stored=stored) == PasswordRefused(Refusal.COST)
+    with pytest.raises(CostRefused):
+        low.wrap(stored)
+    with pytest.raises(UnsupportedHash):
+        Passwords(kdf=CountingKdf()).wrap(stored)
+
+
+def test_a_wrapped_hash_does_not_hold_the_old_digest() -> None:
+    """Wrap-now: the weak digest is gone from the stored text, salt and cost remain, and the password still verifies."""
+    text = bcrypt.hashpw(RIGHT.reveal().encode(), bcrypt.gensalt(5)).decode()
+    passwords = Passwords(legacy=[bcrypt_ceiling(cost=5)], peppers=ring())
+    wrapped = passwords.wrap(Secret(text))
+    inner = passwords._read(wrapped.reveal())
+    assert text[29:] not in repr(inner)
+    assert inner.inner.redacted == text[:29] + "." * 31  # type: ignore[union-attr]
+    answer = passwords.verify(password=RIGHT, stored=wrapped)
+    assert isinstance(answer, Verified)
+    assert answer.scheme == "axis1+bcrypt"
+    assert answer.rehashed is not None
+    assert passwords.verify(password=RIGHT, stored=answer.rehashed) == Verified(None)
+    assert passwords.verify(password=WRONG, stored=wrapped) == PasswordRefused(Refusal.MISMATCH)
+
+
+def test_costs_below_the_floor_cannot_be_built() -> None:
+    """ASVS 11.4.2: a weaker Argon2id than the approved ones is no setting."""
+    for memory, passes in ((47_103, 1), (19_455, 2), (12_287, 3), (65_536, 0)):
+        with pytest.raises(ConfigError):
+            Argon2Cost(memory_kib=memory, passes=passes, lanes=1)
+    with pytest.raises(AttributeError):
+        OWASP_19_MIB.memory_kib = 8  # type: ignore[misc]
+    assert RFC9106_LOW_MEMORY == Argon2Cost(memory_kib=65_536, passes=3, lanes=4)
+
+
+def test_nothing_secret_in_any_repr() -> None:
+    """No stored form, password or key shows in a repr."""
+    passwords = Passwords(kdf=CountingKdf(), peppers=ring())
+    stored = passwords.hash(RIGHT)
+    shown = repr((stored, RIGHT, passwords.verify(password=RIGHT, stored=stored), ring()))
+    assert "axis1$" not in shown
+    assert "correct horse" not in shown
+    assert "p1p1" not in shown
+
+
+def test_rfc9106_argon2id_known_answer() -> None:
+    """The low-level call gives the value that the reference implementation's own tests list (argon2id v19, m=64 MiB, t=2, p=1)."""
+    call = Argon2Call(salt=b"somesalt", memory_kib=65_536, passes=2, lanes=1)
+    assert SystemKdf().derive(call, b"password").hex() == "09316115d5cf24ed5a15a31a3ba326e5cf32edc24702987c02b6566f61913cf7"
