@@ -178,7 +178,7 @@ class Cluster(TestServer):
             self._bin_dir = _reachable(self._wanted_bin_dir, self._home)
             self._init_data()
         if self.port == 0:
-            self.port = _free_port()
+            self.port = free_port()
         socket_dir = self.home / "s"
         socket_dir.mkdir(exist_ok=True)
         socket_dir.chmod(0o777)
@@ -192,10 +192,10 @@ class Cluster(TestServer):
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                env=_clean_env(),
+                env=clean_env(),
                 cwd="/",
                 start_new_session=True,
-                **_as_unprivileged(),
+                **unprivileged(),
             )
         self._dsn = make_conninfo(host="127.0.0.1", port=self.port, user="postgres", dbname="postgres")
         self._wait()
@@ -243,10 +243,10 @@ class Cluster(TestServer):
             capture_output=True,
             text=True,
             timeout=timeout,
-            env=_clean_env(),
+            env=clean_env(),
             cwd="/",
             check=False,
-            **_as_unprivileged(),
+            **unprivileged(),
         )
         if done.returncode:
             raise ClusterFailed(
@@ -303,7 +303,8 @@ def give_to_server(path: Path) -> None:
         shutil.chown(path, _UNPRIVILEGED)
 
 
-def _as_unprivileged() -> dict[str, Any]:
+def unprivileged() -> dict[str, Any]:
+    """Arguments of Popen that drop root; empty for everybody else."""
     # PostgreSQL refuses to run as root.
     return {"user": _UNPRIVILEGED, "group": _nobody_group(), "extra_groups": []} if os.geteuid() == 0 else {}
 
@@ -314,7 +315,8 @@ def _nobody_group() -> int:
     return pwd.getpwnam(_UNPRIVILEGED).pw_gid
 
 
-def _clean_env() -> dict[str, str]:
+def clean_env() -> dict[str, str]:
+    """The environment of our servers."""
     # PGHOST and friends of the caller must not steer our programs; a C locale keeps messages stable.
     return {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C", "TZ": "UTC"}
 
@@ -340,7 +342,8 @@ def _reachable(bin_dir: Path, home: Path) -> Path:
     return target / "bin"
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A loopback port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -12,14 +12,26 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import trustme
 import uvicorn
+from psycopg.conninfo import make_conninfo
 
 from axis_security.core.errors import ConfigError
 from axis_security.core.secret import Secret
-from axis_security.ops.tls import client_context, probe, server_context, tls13_factory
+from axis_security.ops.tls import (
+    LIVE_QUERY,
+    StartTls,
+    check_live,
+    client_context,
+    probe,
+    secure_dsn,
+    server_context,
+    tls13_factory,
+)
 from axis_security.testing.cluster import TestServer
+from axis_security.testing.servers import TlsCluster
 
 
 class Files:
@@ -221,8 +233,6 @@ def test_probe_finds_a_postgres_without_tls(cluster: TestServer) -> None:
     """A PostgreSQL that answers SSLRequest with N is found to be plaintext."""
     from psycopg.conninfo import conninfo_to_dict
 
-    from axis_security.ops.tls import StartTls
-
     port = int(str(conninfo_to_dict(cluster.dsn())["port"]))
     assert codes(probe("127.0.0.1", port, start=StartTls.POSTGRES)) == {"tls.plaintext"}
 
@@ -231,3 +241,40 @@ def _folder(parent: Path, name: str) -> Path:
     folder = parent / name
     folder.mkdir()
     return folder
+
+
+def test_postgres_with_tls_takes_the_secured_dsn_and_nothing_weaker(tls_cluster: TlsCluster) -> None:
+    """The policy's DSN connects at TLS 1.3; a 1.2-only client, a wrong host, a wrong authority and plaintext are each refused."""
+    secured = secure_dsn(tls_cluster.tls_dsn(), root_certificate=str(tls_cluster.root_certificate))
+    with psycopg.connect(secured) as connection:
+        row = connection.execute(LIVE_QUERY).fetchone()
+    assert check_live(row).ok
+    assert row is not None
+    assert row[1] == "TLSv1.3"
+    report = probe("localhost", tls_cluster.port, cafile=tls_cluster.root_certificate, start=StartTls.POSTGRES)
+    assert (report.ok, report.old_versions, report.verified) == (True, (), True), report.findings
+    for change, message in (
+        ({"ssl_min_protocol_version": "TLSv1.2", "ssl_max_protocol_version": "TLSv1.2"}, "protocol version|alert"),
+        ({"host": "elsewhere.test"}, "does not match host name"),
+        ({"sslrootcert": "system"}, "certificate verify failed"),
+        ({"sslmode": "disable", "channel_binding": "disable", "require_auth": ""}, "pg_hba.conf rejects|no encryption"),
+    ):
+        with pytest.raises(psycopg.OperationalError, match=message):
+            psycopg.connect(make_conninfo(secured, **change))
+
+
+def test_a_postgres_that_allows_tls12_is_found_and_refused_by_the_policy(tmp_path: Path) -> None:
+    """Against a server that stops at TLS 1.2 the probe has findings, and the secured DSN does not connect."""
+    with TlsCluster(min_version="TLSv1.2", max_version="TLSv1.2") as weak:
+        report = probe("localhost", weak.port, cafile=weak.root_certificate, start=StartTls.POSTGRES)
+        assert {"tls.no_tls13", "tls.old_version_accepted"} <= codes(report)
+        with pytest.raises(psycopg.OperationalError, match=r"protocol version|alert|SSL"):
+            psycopg.connect(secure_dsn(weak.tls_dsn(), root_certificate=str(weak.root_certificate)))
+        with psycopg.connect(weak.tls_dsn(sslmode="require")) as connection:
+            assert not check_live(connection.execute(LIVE_QUERY).fetchone()).ok
+
+
+def test_a_plaintext_connection_is_not_tls(cluster: TestServer) -> None:
+    """A connection over loopback TCP without TLS is judged as what it is."""
+    with psycopg.connect(cluster.dsn()) as connection:
+        assert not check_live(connection.execute(LIVE_QUERY).fetchone()).ok
