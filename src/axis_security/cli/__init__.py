@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "demo": "Attack one workspace from another, on a real PostgreSQL.",
     "disclosure": "Write and check security.txt (RFC 9116).",
     "secrets": "Mint keys, and find secrets in source.",
+    "tls": "Probe endpoints and connection strings for TLS 1.3.",
 }
 """Every command with its one line; the module ``axis_security.cli.<name>`` has it as ``command``."""
 
