@@ -130,7 +130,7 @@ def _guarded_class(base: Any) -> Any:
                     # In a pipeline the status says "active" until it is read: without this, the next statement would slip into no transaction.
                     state.bound = None
                     if self.pgconn.transaction_status == _IDLE:
-                        return _NOTHING  # psycopg undoes a `transaction()` whose BEGIN was refused; nothing was sent  # type: ignore[no-any-return]
+                        return _NOTHING  # psycopg undoes a `transaction()` whose BEGIN was refused; nothing was sent
             return super()._exec_command(command, result_format)  # type: ignore[no-any-return]
 
         def _axis_begin(self, command: bytes) -> Any:

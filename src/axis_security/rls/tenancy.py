@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from axis_security.core.clock import SYSTEM_CLOCK, Clock
 from axis_security.core.errors import ConfigError
+from axis_security.core.events import EventSink, LoggingSink
 from axis_security.core.grants import CapabilityLike, GrantTable
 from axis_security.core.ids import KeyType
 from axis_security.core.schema import DatabaseRoles, SchemaPart
@@ -17,6 +20,7 @@ from axis_security.rls.model import Access, Declared, Model, Name, Open, Protect
 from axis_security.rls.plan import Declaration, Plan, plan_flow, run
 from axis_security.rls.posture import Posture
 from axis_security.rls.sealed import Sealer, SealKeyring
+from axis_security.rls.system import SystemAccess, SystemBinder, SystemScope
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData
@@ -61,6 +65,7 @@ class Tenancy:
         self._key_type: KeyType | None = key_type
         self._declared: dict[Name, Declared] = {}
         self._binder: TenantBinder | None = None
+        self._system: SystemAccess | None = None
 
     def protect(
         self,
@@ -153,10 +158,14 @@ class Tenancy:
         declaration = Declaration(model=self.model(), parts=(base_part(self.key_type), *self.parts, *parts), keyring=self.seal)
         return run(connection, lambda: plan_flow(declaration), keep=False)
 
-    def install(self, target: T) -> T:
+    def install(self, target: T, *, system: Any = None, sink: EventSink | None = None, clock: Clock = SYSTEM_CLOCK) -> T:
         """Bind every transaction of *target* to the acting principal, from its BEGIN on; returns *target* (for a connection class, the class to use).
 
-        *target*: a SQLAlchemy ``Engine`` or ``AsyncEngine``, a psycopg or asyncpg connection or pool, or a psycopg connection class. Idempotent.
+        Args:
+            target: a SQLAlchemy ``Engine`` or ``AsyncEngine``, a psycopg or asyncpg connection or pool, or a psycopg connection class. Idempotent.
+            system: an ``Engine`` or ``AsyncEngine`` of the system login, for :meth:`system`; usable nowhere else.
+            sink: takes the events of system scopes and refused logins; the standard library's logging unless told.
+            clock: tells when a system scope ends.
 
         Raises:
             UndeclaredTable: tables of the metadata are neither protected nor open.
@@ -169,7 +178,26 @@ class Tenancy:
                     what="the tenancy cannot bind", why="it has no seal keys", fix="pass Tenancy(…, seal=SealKeyring.from_text(…))"
                 )
             self._binder = TenantBinder(seal=Sealer(self.seal), key_type=self.key_type)
-        return install(target, binder=self._binder, posture=Posture(roles=self.roles))
+        events = LoggingSink() if sink is None else sink
+        if system is not None:
+            install(system, binder=SystemBinder(clock), posture=Posture(roles=self.roles, system=True, sink=events, clock=clock))
+            self._system = SystemAccess(engine=system, sink=events, clock=clock)
+        return install(target, binder=self._binder, posture=Posture(roles=self.roles, sink=events, clock=clock))
+
+    def system(self, *, reason: str, lasting: timedelta) -> SystemScope:
+        """Work across tenants, declared: ``with`` (or ``async with``) it to get a connection of the system login.
+
+        An audit event is kept before anything is opened, and another at the end; a clean end commits. After *lasting* (at most eight hours)
+        statements are refused, and the server ends what still runs.
+
+        Raises:
+            ConfigError: no system engine was installed, no reason was given, or the time is not usable.
+        """
+        if self._system is None:
+            raise ConfigError(
+                what="there is no system login", why="install() was given no system engine", fix="tenancy.install(engine, system=system_engine)"
+            )
+        return self._system.open(reason=reason, lasting=lasting)
 
     def _new(self, table: object) -> Any:
         found = table_of(table)

@@ -84,23 +84,23 @@ def notes_database(server: TestServer, *, sink: EventSink | None = None) -> Iter
     with server.database("notes") as dbname:
         with psycopg.connect(server.dsn(dbname), autocommit=True) as admin:
             for login in (roles.owner, roles.app, roles.system):
-                admin.execute(f"CREATE ROLE {login} LOGIN")  # type: ignore[arg-type]  # plain identifiers
-                admin.execute(f"ALTER ROLE {login} SET lock_timeout = '2s'")  # type: ignore[arg-type]  # a test that would hang fails
-            admin.execute(f"CREATE ROLE {roles.guard}")  # type: ignore[arg-type]
+                admin.execute(f"CREATE ROLE {login} LOGIN")  # plain identifiers
+                admin.execute(f"ALTER ROLE {login} SET lock_timeout = '2s'")  # a test that would hang fails
+            admin.execute(f"CREATE ROLE {roles.guard}")
             for statement in base_part(KeyType.INT).create(roles):
-                admin.execute(statement)  # type: ignore[arg-type]  # our own SQL
+                admin.execute(statement)  # our own SQL
             admin.execute("INSERT INTO axis.seal_key VALUES (1, %s, %s)", [inner.reveal(), outer.reveal()])
             for statement in _table(roles):
-                admin.execute(statement)  # type: ignore[arg-type]
+                admin.execute(statement)
         try:
-            yield Notes(server=server, dbname=dbname, roles=roles, keyring=keyring, sink=sink or NullSink())
+            yield Notes(server=server, dbname=dbname, roles=roles, keyring=keyring, sink=NullSink() if sink is None else sink)
         finally:
             with psycopg.connect(server.dsn(dbname), autocommit=True) as admin:
                 for role in (roles.app, roles.system, roles.owner, roles.guard):
-                    admin.execute(f"DROP OWNED BY {role} CASCADE")  # type: ignore[arg-type]
+                    admin.execute(f"DROP OWNED BY {role} CASCADE")
     with psycopg.connect(server.dsn(), autocommit=True) as admin:
         for role in (roles.app, roles.system, roles.owner, roles.guard):
-            admin.execute(f"DROP ROLE {role}")  # type: ignore[arg-type]
+            admin.execute(f"DROP ROLE {role}")
 
 
 def _table(roles: DatabaseRoles) -> list[str]:
