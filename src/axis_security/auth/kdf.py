@@ -300,7 +300,7 @@ class SystemKdf:
             return _derive(call, secret)
         except AxisError:
             raise
-        except Exception:  # the libraries' own error types differ by version; none may reach a caller
+        except Exception:  # noqa: BLE001  # the libraries' own error types differ by version; none may reach a caller
             raise Unavailable(
                 what=f"{call.algorithm} could not be evaluated",
                 why="the library refused or memory ran out",

@@ -127,8 +127,10 @@ def test_hostile_costs_are_refused_at_parsing(stored: str) -> None:
         "sha1$salt$abcd",
         "$argon2id$v=18$m=8,t=1,p=1$a$b",
         "A" * 5000,
-    ]
-    + ["pbkdf2_sha256$1000$salt$" + "A" * 42 + "B=", "pbkdf2:sha256:01000$salt$" + "00" * 32, "scrypt:1024:8:1$salt$" + "00" * 64 + "\n"],
+        "pbkdf2_sha256$1000$salt$" + "A" * 42 + "B=",
+        "pbkdf2:sha256:01000$salt$" + "00" * 32,
+        "scrypt:1024:8:1$salt$" + "00" * 64 + "\n",
+    ],
 )
 def test_other_text_does_not_parse(stored: str) -> None:
     """One spelling per format: damaged, non-canonical and unknown strings are refused by one error type."""

@@ -1,0 +1,173 @@
+"""What the second-factor flows ask of a store: a closed list of requests, each one atomic statement whose answer is the row count.
+
+A store answers :meth:`FactorLedger.perform`. The flows never check and then write: the claim of a step, the use of a recovery code
+and the reservation of an attempt are each one conditional statement.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Protocol
+
+from axis_security.core.errors import Denied
+from axis_security.core.ids import UserId
+
+__all__ = [
+    "BeginEnrolment",
+    "ClaimStep",
+    "ConfirmEnrolment",
+    "ConsumeRecovery",
+    "CountRecovery",
+    "FactorLedger",
+    "FactorRequest",
+    "LoadTotp",
+    "ProofRefused",
+    "ReauthProof",
+    "RemoveFactors",
+    "ReplaceRecovery",
+    "ReserveCodeAttempt",
+    "TotpRecord",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TotpRecord:
+    """A sealed seed. Answer of :class:`LoadTotp`."""
+
+    sealed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BeginEnrolment:
+    """Keep *sealed* as the user's pending seed, in place of an earlier pending one; the confirmed one stays. Answer: ``True``."""
+
+    user: UserId
+    sealed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LoadTotp:
+    """The user's pending or confirmed seed. Answer: :class:`TotpRecord` or ``None``."""
+
+    user: UserId
+    pending: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReserveCodeAttempt:
+    """Add one to the user's failures if they are below *limit*. Answer: whether that was so."""
+
+    user: UserId
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmEnrolment:
+    """If the pending seed still is *sealed*: make it the confirmed one, with *step* as last step and no failures. Answer: whether it was."""
+
+    user: UserId
+    sealed: bytes
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimStep:
+    """If the last claimed step is below *step*: make it *step*, and set failures to zero. Answer: whether this caller did."""
+
+    user: UserId
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveFactors:
+    """Delete the user's seeds, failures and recovery codes. Answer: whether there was any."""
+
+    user: UserId
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceRecovery:
+    """Delete the user's recovery digests and keep *digests* in their place, in one transaction. Answer: ``True``."""
+
+    user: UserId
+    digests: tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumeRecovery:
+    """Delete the user's digest that is among *candidates* (one for each digest key) and set failures to zero. Answer: whether this caller did."""
+
+    user: UserId
+    candidates: tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CountRecovery:
+    """How many recovery digests the user has left. Answer: an int."""
+
+    user: UserId
+
+
+FactorRequest = (
+    BeginEnrolment
+    | LoadTotp
+    | ReserveCodeAttempt
+    | ConfirmEnrolment
+    | ClaimStep
+    | RemoveFactors
+    | ReplaceRecovery
+    | ConsumeRecovery
+    | CountRecovery
+)
+
+
+class FactorLedger(Protocol):
+    """A store of factors. The async form is the same with an awaitable answer."""
+
+    def perform(self, request: FactorRequest) -> Any:
+        """Carry out *request* in one atomic statement and return its answer.
+
+        Raises:
+            Unavailable: the store did not answer; nothing was decided.
+        """
+        ...
+
+
+class ProofRefused(Denied):
+    """A proof of re-authentication is of another person, or too old."""
+
+    code = "auth.proof_refused"
+    public_text = "Please confirm your password again."
+
+    def __init__(self, why: str) -> None:
+        super().__init__(what="re-authentication needed", why=why, fix="ask for the password or another factor again, then retry")
+
+
+@dataclass(frozen=True, slots=True)
+class ReauthProof:
+    """Says that *user* has proved who they are at *at*. Made by the login machine on step-up; nothing else should make one.
+
+    Raises:
+        ValueError: a naive time.
+    """
+
+    user: UserId
+    at: datetime
+
+    LASTS: ClassVar[timedelta] = timedelta(minutes=5)
+
+    def __post_init__(self) -> None:
+        if self.at.tzinfo is None:
+            raise ValueError("a proof's time must have a zone")
+
+    def check(self, *, user: UserId, now: datetime) -> None:
+        """Refuse unless this proof is of *user* and at most five minutes old.
+
+        Raises:
+            ProofRefused: it is not.
+        """
+        if self.user != user:
+            raise ProofRefused("the proof is of another account")
+        if not timedelta(0) <= now - self.at <= self.LASTS:
+            raise ProofRefused("the proof is older than five minutes")
