@@ -312,22 +312,28 @@ def _grants(model: Model, declared: Declared, live: LiveTable, snapshot: Snapsho
     yield from _revoke(
         model, live, wanted, "row security does not hold for TRUNCATE, REFERENCES and TRIGGER, and grants go to the declared roles only"
     )
-    yield from _grant(live, wanted, why)
+    yield from _grant(live, _acl(model, live), wanted, why)
     for name in live.sequences if "INSERT" in app else ():
-        yield from _grant(snapshot.tables[name], {roles.app: ("USAGE",), roles.system: ("USAGE",)}, "inserts draw from it")
+        sequence = snapshot.tables[name]
+        yield from _grant(sequence, _acl(model, sequence), {roles.app: ("USAGE",), roles.system: ("USAGE",)}, "inserts draw from it")
 
 
-def _grant(live: LiveTable, wanted: Mapping[str, Sequence[str]], why: str) -> Iterator[Step]:
+def _acl(model: Model, live: LiveTable) -> set[tuple[str, str]]:
+    # A change of owner hands the old owner's privileges to the new one; what is compared is what is left then.
+    return live.acl if live.owner == model.roles.owner else {entry for entry in live.acl if entry[0] != live.owner}
+
+
+def _grant(live: LiveTable, acl: set[tuple[str, str]], wanted: Mapping[str, Sequence[str]], why: str) -> Iterator[Step]:
     what = f"{'SEQUENCE' if live.kind == 'S' else 'TABLE'} {quote(*live.name)}"
     for grantee, words in wanted.items():
-        missing = ", ".join(word for word in words if (grantee, word) not in live.acl)
+        missing = ", ".join(word for word in words if (grantee, word) not in acl)
         if missing:
             yield Step(sql=f"GRANT {missing} ON {what} TO {grantee}", reverse=f"REVOKE {missing} ON {what} FROM {grantee}", why=why)
 
 
 def _revoke(model: Model, live: LiveTable, wanted: Mapping[str, Sequence[str]], why: str) -> Iterator[Step]:
     for grantee in ("", model.roles.app, model.roles.system):
-        excess = sorted(word for who, word in live.acl if who == grantee and word not in wanted.get(grantee, ()))
+        excess = sorted(word for who, word in _acl(model, live) if who == grantee and word not in wanted.get(grantee, ()))
         if excess:
             words, to = ", ".join(excess), grantee or "PUBLIC"
             table = quote(*live.name)

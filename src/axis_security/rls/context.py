@@ -30,7 +30,7 @@ def base_part(key_type: KeyType) -> SchemaPart:
     return SchemaPart(
         name=BASE,
         create=create,
-        drop=lambda roles: ["DROP SCHEMA IF EXISTS axis CASCADE"],
+        drop=lambda _: ["DROP SCHEMA IF EXISTS axis CASCADE"],
     )
 
 
@@ -97,14 +97,15 @@ def _functions(roles: DatabaseRoles, key_type: KeyType) -> list[str]:
     claimed = f"NULLIF({field.format(4)}, '')".replace("axis.context()", "pg_catalog.current_setting('axis.context', true)")
     claimed = claimed if key_type is KeyType.TEXT else f"({claimed})::{key_type.value}"
     getter = "CREATE OR REPLACE FUNCTION axis.{}() RETURNS {} LANGUAGE sql STABLE PARALLEL SAFE RETURN {}"
-    # Not inlined (the app cannot read the table), so one verification and one lookup behind a single call.
-    may = (
-        "CREATE OR REPLACE FUNCTION axis.{} RETURNS boolean LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER AS $axis$\n"
+    # The tenant where the acting role holds the capability, else NULL: a policy compares the key with it, and needs one verification for both.
+    tenant_for = (
+        "CREATE OR REPLACE FUNCTION axis.{} RETURNS {} LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER AS $axis$\n"
         "DECLARE\n  body pg_catalog.text := axis.context();\nBEGIN\n"
-        "  RETURN EXISTS (SELECT FROM axis.role_capability AS c WHERE c.role OPERATOR(pg_catalog.=) pg_catalog.split_part(body, ' ', 6)\n"
+        "  IF EXISTS (SELECT FROM axis.role_capability AS c WHERE c.role OPERATOR(pg_catalog.=) pg_catalog.split_part(body, ' ', 6)\n"
         "    AND c.capability OPERATOR(pg_catalog.=) $1 AND c.condition OPERATOR(pg_catalog.=) {}\n"
-        "    AND (c.tenant OPERATOR(pg_catalog.=) '' OR c.tenant OPERATOR(pg_catalog.=) pg_catalog.split_part(body, ' ', 4)));\n"
-        "END\n$axis$"
+        "    AND (c.tenant OPERATOR(pg_catalog.=) '' OR c.tenant OPERATOR(pg_catalog.=) pg_catalog.split_part(body, ' ', 4))) THEN\n"
+        "    RETURN pg_catalog.split_part(body, ' ', 4);\n"
+        "  END IF;\n  RETURN NULL;\nEND\n$axis$"
     )
     made = {
         "context()": _CONTEXT,
@@ -117,11 +118,12 @@ def _functions(roles: DatabaseRoles, key_type: KeyType) -> list[str]:
         "claimed_tenant_id()": getter.format("claimed_tenant_id", key_type.value, claimed),
         # Inlined, so CURRENT_USER is whoever runs the statement; a role that merely inherits from the system role is not it.
         "is_system()": getter.format("is_system", "boolean", f"(CURRENT_USER = '{roles.system}')"),
-        "may(text)": may.format("may(capability text)", "''"),
-        "may_own(text, text)": may.format(
-            "may_own(capability text, owner_column text)",
-            "('owned by ' OPERATOR(pg_catalog.||) $2)",
+        "tenant_for(text)": tenant_for.format("tenant_for(capability text)", key_type.value, "''"),
+        "tenant_for_own(text, text)": tenant_for.format(
+            "tenant_for_own(capability text, owner_column text)", key_type.value, "('owned by ' OPERATOR(pg_catalog.||) $2)"
         ),
+        "may(text)": "CREATE OR REPLACE FUNCTION axis.may(capability text) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE "
+        "RETURN (axis.tenant_for(capability) IS NOT NULL)",
     }
     statements = []
     for signature, sql in made.items():

@@ -174,7 +174,7 @@ class Model:
                         why=f"a grant of it is for the row's `{grant.column}`, a column that the table lacks",
                         fix="name the table's own column, or use another capability for this table",
                     )
-                elif isinstance(grant, OwnedByUser) and owner is not None and owner.key_type is None:
+                if isinstance(grant, OwnedByUser) and owner is not None and owner.key_type is None:
                     raise UnusableTable(
                         what=f"`{name}` cannot be protected with `{capability}`",
                         why=f"`{grant.column}` holds no id",

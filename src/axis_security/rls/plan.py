@@ -244,10 +244,7 @@ def run(connection: Any, flow: Callable[[], Flow[Result]], *, keep: bool) -> Res
 
 @contextmanager
 def _sqlalchemy_transaction(connection: Any, *, keep: bool) -> Iterator[None]:
-    if connection.in_transaction():
-        transaction = connection.begin_nested()
-    else:
-        transaction = connection.begin()
+    transaction = connection.begin_nested() if connection.in_transaction() else connection.begin()
     with transaction:
         yield
         if not keep:

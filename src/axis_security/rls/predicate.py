@@ -55,15 +55,14 @@ def policies_of(model: Model, table: TableModel, shape: Protected) -> tuple[Poli
         parts = []
         conditions = model.conditions(capability)
         if None in conditions or not conditions:
-            parts.append(f"(SELECT axis.may({name}))")
+            parts.append(f"{quote(model.key)} = (SELECT axis.tenant_for({name}))")
         for condition in conditions:
             if isinstance(condition, OwnedByUser):
                 column = table.column(condition.column)
                 cast = "" if column is None or column.key_type is None else _CAST[column.key_type]
-                parts.append(
-                    f"((SELECT axis.may_own({name}, {text_literal(condition.column)})) AND {quote(condition.column)} = (SELECT axis.user_id(){cast}))"
-                )
-        return f"{tenant} AND ({' OR '.join(parts)})"
+                own = f"{quote(model.key)} = (SELECT axis.tenant_for_own({name}, {text_literal(condition.column)}))"
+                parts.append(f"({own} AND {quote(condition.column)} = (SELECT axis.user_id(){cast}))")
+        return " OR ".join(parts)
 
     # Not `true`: a policy reaches every role that inherits the one it names, and this one is for the system login itself.
     is_system = f"{quote(model.key)} IS NOT NULL AND (SELECT axis.is_system())"

@@ -53,7 +53,7 @@ class SealKey:
     secret: Secret[bytes]
 
     def __post_init__(self) -> None:
-        if isinstance(self.id, bool) or not isinstance(self.id, int) or not 1 <= self.id <= _MAX_KEY_ID:
+        if type(self.id) is not int or not 1 <= self.id <= _MAX_KEY_ID:
             raise ConfigError(
                 what="unusable seal key id",
                 why="it must be an integer in 1 .. 2**31-1",
