@@ -18,10 +18,9 @@ settings.load_profile(os.environ.get("AXIS_TEST_PROFILE", "ci"))
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
+def cluster(axis_cluster: Cluster) -> Cluster:
     """A PostgreSQL server for this test process."""
-    with Cluster() as server:
-        yield server
+    return axis_cluster
 
 
 S = TypeVar("S", bound=Process | Cluster)
