@@ -100,7 +100,7 @@ def _guarded_class(base: Any) -> Any:
                         connection._top_xact = None
                     raise
                 return self._axis_begin(query, timeout, bound)
-            outside(state.binder)
+            return outside(state.binder)
 
         async def _axis_begin(self, query: str, timeout: float | None, bound: Bound) -> Any:
             state = self._axis
