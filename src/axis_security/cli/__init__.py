@@ -14,6 +14,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: Final = {
     "demo": "Attack one workspace from another, on a real PostgreSQL.",
     "disclosure": "Write and check security.txt (RFC 9116).",
+    "rbac": "Show who may do what, and why.",
     "secrets": "Mint keys, and find secrets in source.",
     "tls": "Probe endpoints and connection strings for TLS 1.3.",
 }

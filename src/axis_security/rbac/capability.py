@@ -17,10 +17,9 @@ from axis_security.core.errors import ConfigError
 if TYPE_CHECKING:
     from axis_security.rbac.policy import Policy
 
-__all__ = ["Capabilities", "Capability", "InForce", "Resource", "UnknownCapability"]
+__all__ = ["Capabilities", "Capability", "Holders", "InForce", "Resource", "UnknownCapability"]
 
 _WORD: Final = re.compile(r"[a-z][a-z0-9_]{0,30}", re.ASCII)
-_NO_MASKS: Final[Mapping[str, int]] = MappingProxyType({})
 Names_co = TypeVar("Names_co", bound=str, covariant=True)
 
 
@@ -42,27 +41,33 @@ class UnknownCapability(ConfigError, AttributeError, KeyError):
 
 
 class InForce:
-    """The policy in force over one registry; a mutable cell that guards share, so that a check costs one look-up.
+    """The policy in force over one registry; a mutable cell that the registry's capabilities and guards share."""
 
-    ``masks`` maps a role of the host's policy to the capabilities it holds *without condition*, one bit each.
-    """
-
-    __slots__ = ("masks", "policy")
+    __slots__ = ("policy",)
 
     def __init__(self) -> None:
         self.policy: Policy | None = None
-        self.masks: Mapping[str, int] = _NO_MASKS
+
+
+class Holders:
+    """The roles of the policy in force that hold one capability without condition: the column of the bit table that a guard tests."""
+
+    __slots__ = ("roles",)
+
+    def __init__(self) -> None:
+        self.roles: frozenset[str] = frozenset()
 
 
 class Capability:
     """One thing that a role may be allowed to do, such as ``users.manage``. Made by :class:`Capabilities` only; compared by identity."""
 
-    __slots__ = ("action", "bit", "in_force", "name", "resource")
+    __slots__ = ("action", "bit", "holders", "in_force", "name", "resource")
     name: str
     resource: str
     action: str
     bit: int
     in_force: InForce
+    holders: Holders
 
     def __init__(self, *, resource: str, action: str, bit: int, in_force: InForce) -> None:
         put = object.__setattr__
@@ -71,6 +76,7 @@ class Capability:
         put(self, "action", action)
         put(self, "bit", bit)
         put(self, "in_force", in_force)
+        put(self, "holders", Holders())
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError("a Capability is immutable")

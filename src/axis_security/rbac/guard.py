@@ -1,7 +1,7 @@
 """``@requires`` and ``@public``: the decision in front of every call.
 
 Deny is the default and the answer to every doubt: nobody acting, no policy in force, an unknown role, a condition that raises. The
-usual yes (the role holds the capability outright) costs a dictionary look-up and a bit test; everything else goes the long way
+usual yes (the role holds the capability outright) costs one test for membership in the capability's set of roles; everything else goes the long way
 through :meth:`Policy.decide <axis_security.rbac.policy.Policy.decide>` and explains itself.
 """
 
@@ -20,7 +20,7 @@ from axis_security.core.context import _PRINCIPAL, maybe_principal
 from axis_security.core.errors import ConfigError, PrincipalRequired
 from axis_security.core.events import AuditEvent, EventKind, Outcome
 from axis_security.core.principal import Assurance, Principal
-from axis_security.rbac.capability import Capability
+from axis_security.rbac.capability import Capability, Holders
 from axis_security.rbac.decision import Decision, DecisionCode, PermissionDenied
 from axis_security.rbac.registered import refuse_registered
 
@@ -160,7 +160,7 @@ def public(reason: str) -> Callable[[F], F]:
     Raises:
         ConfigError: (at decoration) no reason, or the function is guarded as well.
     """
-    if not isinstance(reason, str) or not reason.strip():  # type: ignore[redundant-expr]  # callers may be untyped
+    if not isinstance(reason, str) or not reason.strip():
         raise ConfigError(
             what="@public needs a reason", why="an endpoint open to everybody should say why", fix='write @public("health probe")'
         )
@@ -266,16 +266,16 @@ def _guarded(function: Any, check: _Check) -> Any:
 
 def _wrap(function: Callable[..., Any], check: _Check) -> Any:
     # The fast path is written out in each kind: a shared helper would cost a call.
-    cell, admit, admit_async, current, record_of = check.capability.in_force, check.admit, check.admit_async, _current, _RECORD.get
-    # A guard that asks for a step-up has no fast path: no mask has bit 0.
-    bit = check.capability.bit if check.fresh is None and check.aal is None else 0
+    admit, admit_async, current, record_of = check.admit, check.admit_async, _current, _RECORD.get
+    # A guard that asks for a step-up has no fast path: nobody holds it without condition.
+    holders = check.capability.holders if check.fresh is None and check.aal is None else Holders()
 
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004  # asking for its kind
 
         @functools.wraps(function)
         async def coroutine(*args: Any, **kwargs: Any) -> Any:
             who = current()
-            if who is not None and cell.masks.get(who.role, 0) & bit:
+            if who is not None and who.role in holders.roles:
                 record = record_of()
                 if record is not None:
                     record.made = True
@@ -323,7 +323,7 @@ def _wrap(function: Callable[..., Any], check: _Check) -> Any:
     @functools.wraps(function)
     def plain(*args: Any, **kwargs: Any) -> Any:
         who = current()
-        if who is not None and cell.masks.get(who.role, 0) & bit:
+        if who is not None and who.role in holders.roles:
             record = record_of()
             if record is not None:
                 record.made = True

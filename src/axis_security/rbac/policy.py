@@ -66,6 +66,15 @@ class Holding:
         return all(bit & self.always or set(tests) <= set(self.conditional.get(bit, ())) for bit, tests in other.conditional.items())
 
 
+class _Masks(dict[str, int]):
+    """A role's name to the bits it holds without condition; no bits for a role it does not know."""
+
+    __slots__ = ()
+
+    def __missing__(self, role: str) -> int:
+        return 0
+
+
 class Policy:
     """What each role may do, frozen. Satisfies :class:`axis_security.core.grants.GrantTable`.
 
@@ -84,7 +93,7 @@ class Policy:
         UnknownCapability: a grant of another registry's capability.
     """
 
-    __slots__ = ("_holdings", "_lock", "_masks", "_tenant_limit", "_tenants", "_would_allow", "caps", "clock", "events", "order")
+    __slots__ = ("_cell", "_holdings", "_lock", "_masks", "_tenant_limit", "_tenants", "_would_allow", "caps", "clock", "events", "order")
 
     def __init__(
         self,
@@ -113,15 +122,15 @@ class Policy:
                 )
         limit = (cap for cap in caps if cap.name != MANAGE_USERS) if tenant_limit is None else (_own(caps, cap) for cap in tenant_limit)
         self._tenant_limit: Final = sum({cap.bit for cap in limit})
-        self._masks: Final[Mapping[str, int]] = MappingProxyType({name: holding.always for name, holding in self._holdings.items()})
+        self._masks: Final = _Masks({name: holding.always for name, holding in self._holdings.items()})
         ranked = [*self.order, *(name for name in self._holdings if name not in self.order)]
         self._would_allow: Final = MappingProxyType(
             {cap.name: tuple(name for name in ranked if self._holdings[name].reach & cap.bit) for cap in caps}
         )
         self._tenants: Final[dict[str, Mapping[str, Holding]]] = {}
         self._lock: Final = threading.Lock()
-        cell = in_force(caps)
-        if cell.policy is None:
+        self._cell: Final = in_force(caps)
+        if self._cell.policy is None:
             self.activate()
 
     @property
@@ -131,9 +140,9 @@ class Policy:
 
     def activate(self) -> Policy:
         """Put this policy in force for every ``@requires`` over its registry; returns it."""
-        cell = in_force(self.caps)
-        # Masks first: between the two stores a guard may only see the new masks, whose denials the old policy re-examines and explains.
-        cell.masks, cell.policy = self._masks, self
+        self._cell.policy = self
+        for cap in self.caps:
+            cap.holders.roles = frozenset(name for name, mask in self._masks.items() if mask & cap.bit)
         return self
 
     def holding(self, role: str, tenant: TenantId | None = None) -> Holding | None:
@@ -174,6 +183,13 @@ class Policy:
     def tenant_grants(self, tenant: TenantId | IdValue) -> Sequence[Grant]:
         """The grants of the tenant's own roles."""
         return _grants(self.caps, self._tenants.get(TenantId.of(tenant).text, {}))
+
+    def allows(self, principal: Principal, capability: Capability) -> bool:
+        """Whether *principal* holds *capability* without condition: one bit test. For menus and loops; :meth:`decide` explains."""
+        # The same cell means the same registry: another registry's bits mean other things.
+        if capability.in_force is self._cell and self._masks[principal.role] & capability.bit:
+            return True
+        return self.decide(principal, capability).allowed
 
     def decide(
         self,

@@ -1,7 +1,8 @@
 """Who may do what to whom: the membership rules as one table, computed from the policy.
 
-Two principles fill it. *Grant only up to your own rights*: a role may be handed out by a role that holds all that it holds. *Never
-touch a higher role*: a member may be changed or removed by a role that holds all that the member's role holds. Everything needs
+Three principles fill it. *Grant only up to your own rights*: a role may be handed out by a role that holds all that it holds. *Never
+touch a higher role*: a member may be changed or removed by a role that holds all that the member's role holds. *Order counts*: a role
+above one's own in the policy's order is out of reach, even where both happen to hold the same. Everything needs
 ``users.manage``, except leaving. The SQL reads these rows, the docs print them, and the tests try every combination.
 """
 
@@ -89,16 +90,26 @@ def rules_of(policy: Policy) -> Sequence[Rule]:
         for target in policy.roles:
             theirs = policy.holding(target)
             covers = mine is not None and theirs is not None and mine.covers(theirs)
+            higher = _higher(policy.order, target, actor)
             for action in (MemberAction.INVITE, MemberAction.REVOKE, MemberAction.CHANGE_FROM, MemberAction.CHANGE_TO, MemberAction.REMOVE):
                 grants = action in (MemberAction.INVITE, MemberAction.CHANGE_TO)
                 if not manages:
                     why = f"`{actor}` lacks users.manage"
+                elif higher:
+                    why = f"`{target}` is above `{actor}`"
                 elif not covers:
                     why = f"`{target}` holds more than `{actor}`: " + (
                         "grant only up to your own rights" if grants else "never touch a higher role"
                     )
                 else:
                     why = f"`{actor}` manages users and holds all that `{target}` holds"
-                rules.append(Rule(action, actor, target, allowed=manages and covers, why=why))
+                rules.append(Rule(action, actor, target, allowed=manages and covers and not higher, why=why))
             rules.append(Rule(MemberAction.TRANSFER, actor, target, allowed=actor == top, why="only an owner hands over ownership"))
     return tuple(rules)
+
+
+def _higher(order: Sequence[str], target: str, actor: str) -> bool:
+    """Whether *target* stands above *actor*. A role outside the order stands below its top, whatever it holds."""
+    if target not in order:
+        return False
+    return order.index(target) > order.index(actor) if actor in order else target == order[-1]

@@ -101,7 +101,7 @@ class Source:
 @pytest.fixture(scope="session")
 def world(cluster: Cluster) -> Iterator[World]:
     """The database, made once; tests use workspaces of their own in it."""
-    caps = Capabilities(contacts=("read", "write", "purge"), users=("manage",))
+    caps = Capabilities(contacts=("read", "write"), users=("manage",))
     sink = Kept()
     policy = standard_policy(caps, viewer=[caps.contacts.read], member=[caps.contacts.write], events=sink)
     roles = DatabaseRoles.prefixed("rbac_" + secrets.token_hex(4))
