@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -115,7 +115,7 @@ def _guarded_class(base: Any) -> Any:
                 outside(state.binder)
             return super()._start_query()
 
-        def _exec_command(self, command: Any, result_format: pq.Format = _TEXT) -> Generator[Any, Any, Any]:
+        def _exec_command(self, command: Any, result_format: pq.Format = _TEXT) -> Any:
             state = self._axis
             if not state.upkeep:
                 if isinstance(command, Composable):
@@ -123,7 +123,7 @@ def _guarded_class(base: Any) -> Any:
                 elif isinstance(command, str):
                     command = command.encode()
                 if command.startswith(b"BEGIN"):
-                    return self._axis_begin(command)  # type: ignore[no-any-return]
+                    return self._axis_begin(command)
                 if command.startswith((b"FETCH", b"MOVE")):  # server-side cursors read on without `_start_query`
                     state.binder.admit(state.bound)
                 elif command in _ENDS:
@@ -131,7 +131,7 @@ def _guarded_class(base: Any) -> Any:
                     state.bound = None
                     if self.pgconn.transaction_status == _IDLE:
                         return _NOTHING  # psycopg undoes a `transaction()` whose BEGIN was refused; nothing was sent
-            return super()._exec_command(command, result_format)  # type: ignore[no-any-return]
+            return super()._exec_command(command, result_format)
 
         def _axis_begin(self, command: bytes) -> Any:
             state = self._axis

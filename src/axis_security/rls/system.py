@@ -228,4 +228,6 @@ class SystemAccess:
 
     def emit(self, kind: EventKind, outcome: Outcome, reason: str, **detail: Scalar) -> None:
         """Keep an event of the acting principal, or of nobody."""
-        self._sink.emit(AuditEvent.by(maybe_principal(), kind, at=self.clock.now(), outcome=outcome, reason=reason, **detail))
+        at, who = self.clock.now(), maybe_principal()
+        event = AuditEvent.by(who, kind, at=at, outcome=outcome, target=None, reason=reason, **detail)
+        self._sink.emit(event)
