@@ -146,15 +146,8 @@ def thread_local_principal(world: World) -> None:
 
 
 def trust_the_setting(world: World, *, fallback: str | None = None) -> None:
-    """The database's getters believe whatever the setting says: no seal, no expiry; with *fallback*, even nothing at all is believed."""
+    """The database believes whatever the setting says: no seal, no expiry; with *fallback*, even nothing at all is believed."""
     setting = "nullif(current_setting('axis.context', true), '')"
     if fallback is not None:
         setting = f"coalesce({setting}, 'axis1 1 0 {fallback} nobody owner x')"
-    for function, field in (("tenant_id", 4), ("tenant_text", 4), ("user_id", 5), ("role_name", 6)):
-        world.admin(
-            f"CREATE OR REPLACE FUNCTION axis.{function}() RETURNS text LANGUAGE sql STABLE AS $$ SELECT split_part({setting}, ' ', {field}) $$"
-        )
-    world.admin(
-        "CREATE OR REPLACE FUNCTION axis.may(capability text) RETURNS boolean LANGUAGE sql STABLE SECURITY DEFINER AS"
-        f" $$ SELECT split_part({setting}, ' ', 6) <> 'viewer' OR capability LIKE '%.read' $$"
-    )
+    world.admin(f"CREATE OR REPLACE FUNCTION axis.context() RETURNS text LANGUAGE sql STABLE AS $$ SELECT {setting} $$")

@@ -84,7 +84,7 @@ def _grant(statement: str, undo: str | None = None) -> Callable[[World], None]:
 
 
 def _give_getter_away(world: World) -> None:
-    world.admin("ALTER FUNCTION axis.tenant_id() OWNER TO {app}", "GRANT CREATE ON SCHEMA axis TO {app}")
+    world.admin("ALTER FUNCTION axis.context() OWNER TO {app}", "GRANT EXECUTE ON FUNCTION axis.context() TO {guard}", "GRANT CREATE ON SCHEMA axis TO {app}")
 
 
 _VIEWER = Principal(tenant="globex", user="victor", role="viewer")
@@ -123,7 +123,7 @@ FORGERY_ATTACKS = (
         "replace the getter",
         "CREATE OR REPLACE the function that says who the tenant is",
         _injects(
-            "CREATE OR REPLACE FUNCTION axis.tenant_id() RETURNS text LANGUAGE sql STABLE AS $$ SELECT 'acme' $$",
+            "CREATE OR REPLACE FUNCTION axis.context() RETURNS text LANGUAGE sql STABLE AS $$ SELECT 'axis1 1 0 acme nobody owner x' $$",
             "SELECT tenant_id FROM contact",
         ),
         _give_getter_away,
