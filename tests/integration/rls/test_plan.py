@@ -91,7 +91,6 @@ MUTATIONS = {
 @pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=MUTATIONS.keys())
 def test_each_change_by_hand_is_seen_and_mended(applied: Example, mutation: str) -> None:
     """What somebody changed in the live database shows in the plan, and applying restores it."""
-    assert not applied.plan()
     names = {name: getattr(applied.roles, name) for name in ("owner", "app", "system", "guard")}
     applied.execute(*mutation.format(**names).split("; "))
     seen = applied.plan()
@@ -213,6 +212,30 @@ def test_a_plan_shows_no_key(cluster: Cluster) -> None:
             assert block.reveal().hex() not in shown
             assert repr(block.reveal()) not in shown
         assert "'***'" in plan.text
+
+
+def test_what_no_step_can_mend_is_reported(cluster: Cluster) -> None:
+    """Views that run as their owner and unique keys over all tenants are findings with a fix, and no more once fixed."""
+    with example(cluster) as made:
+        made.execute("CREATE VIEW contact_names AS SELECT name FROM contact", "CREATE UNIQUE INDEX contact_name ON contact (name)")
+        plan = made.plan()
+        assert {(finding.code, finding.object) for finding in plan.findings} == {
+            ("rls.view_runs_as_owner", "public.contact_names"),
+            ("rls.unique_across_tenants", "public.contact"),
+        }
+        assert all(finding.fix in plan.text for finding in plan.findings)
+        made.execute(next(finding.fix for finding in plan.findings if finding.code == "rls.view_runs_as_owner"), "DROP INDEX contact_name")
+        assert made.plan().findings == ()
+
+
+def test_rows_that_cross_tenants_stop_the_apply(cluster: Cluster) -> None:
+    """Where a row already points at another tenant's row, apply fails as a whole and changes nothing."""
+    with example(cluster) as made:
+        made.execute("INSERT INTO contact (id, tenant_id) VALUES (1, 1)", "INSERT INTO deal (id, tenant_id, contact_id) VALUES (1, 2, 1)")
+        plan = made.plan()
+        with pytest.raises(psycopg.errors.ForeignKeyViolation):
+            plan.apply(made.engine)
+        assert made.plan().steps == plan.steps
 
 
 def test_another_tool_proves_the_emitted_schema(cluster: Cluster, tmp_path: Path) -> None:
