@@ -212,15 +212,20 @@ def guard_pool(pool: Any, binder: Binder, posture: Posture | None) -> None:
             why="its pool lacks `_acquire`",
             fix="use a version that this release was tested with",
         )
-    acquire = pool._acquire
+    base: Any = type(pool)
 
-    async def guarded_acquire(timeout: float | None) -> Any:
-        connection = await acquire(timeout)
-        try:
-            guard(connection, binder, posture)
-        except BaseException:
-            await pool.release(connection)
-            raise
-        return connection
+    class Guarded(base):  # type: ignore[misc]  # a class made at run time: the pool's attributes are slots
+        __slots__ = ()
+        __module__ = base.__module__
 
-    pool._acquire = guarded_acquire
+        async def _acquire(self, timeout: float | None) -> Any:
+            connection = await super()._acquire(timeout)
+            try:
+                guard(connection, binder, posture)
+            except BaseException:
+                await self.release(connection)
+                raise
+            return connection
+
+    Guarded.__name__ = Guarded.__qualname__ = f"Guarded{base.__name__}"
+    pool.__class__ = Guarded

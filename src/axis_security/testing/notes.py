@@ -70,6 +70,10 @@ class Notes:
         """As the app role, unless told."""
         return self.server.url(self.dbname, user=user or self.roles.app, driver=driver)
 
+    def dsn_for_asyncpg(self) -> str:
+        """As a URL, which is what asyncpg takes."""
+        return self.url().replace("postgresql+psycopg://", "postgresql://")
+
     def new_tenant(self) -> int:
         """A tenant that nobody used before."""
         return next(self._tenants)
