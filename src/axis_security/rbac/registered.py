@@ -8,6 +8,7 @@ namespace nor a wrapper around it counts as a registry: a route object, a list o
 
 from __future__ import annotations
 
+import functools
 import gc
 import sys
 import types
@@ -40,16 +41,18 @@ def refuse_registered(function: Callable[..., Any]) -> None:
     Raises:
         AlreadyRegistered: naming the holder's type.
     """
+    chain, counts = _chain(function)
+    for link, count, fresh in zip(chain, counts, (_FRESH, *[_WRAPPED] * len(chain)), strict=False):
+        if count > fresh and (holder := _holder(link, chain)) is not None:
+            raise AlreadyRegistered(function=getattr(link, "__qualname__", repr(type(link))), holder=holder)
+
+
+def _chain(function: Callable[..., Any]) -> tuple[list[Any], list[int]]:
+    """The function and what it wraps, each with its reference count."""
     chain: list[Any] = [function]
     while hasattr(chain[-1], "__wrapped__") and len(chain) < 32:
         chain.append(chain[-1].__wrapped__)
-    # A wrapped function is held by its wrapper, so only the outermost can take the short way out.
-    if len(chain) == 1 and sys.getrefcount(function) <= _FRESH:
-        return
-    for link in chain:
-        holder = _holder(link, chain)
-        if holder is not None:
-            raise AlreadyRegistered(function=getattr(link, "__qualname__", repr(type(link))), holder=holder)
+    return chain, [sys.getrefcount(link) for link in chain]
 
 
 def _holder(target: Any, chain: list[Any]) -> str | None:
@@ -68,6 +71,9 @@ def _holder(target: Any, chain: list[Any]) -> str | None:
             if isinstance(referrer, (types.FrameType, types.ModuleType, types.GeneratorType, types.CoroutineType, type)) or _is_namespace(
                 referrer
             ):
+                continue
+            # Another guarded wrapper around the same function is no leak, wherever it is registered.
+            if isinstance(referrer, types.FunctionType) and hasattr(referrer, "__axis_guard__"):
                 continue
             if isinstance(
                 referrer,
@@ -110,31 +116,41 @@ def _referrers(frontier: list[Any], seen: set[int]) -> Iterator[Any]:
 
 
 def _is_namespace(thing: Any) -> bool:
-    """Module, exec and class namespaces: holding a function there is what ``def`` does."""
+    """Module, exec and class namespaces, and wrappers' attributes: holding a function there is what ``def`` and ``wraps`` do."""
     return isinstance(thing, (dict, types.MappingProxyType)) and (
-        "__builtins__" in thing or "__name__" in thing or "__module__" in thing or "__qualname__" in thing
+        "__builtins__" in thing or "__name__" in thing or "__module__" in thing or "__qualname__" in thing or "__wrapped__" in thing
     )
 
 
-def _calibrate() -> int:
-    counts: list[int] = []
+def _calibrate() -> tuple[int, int]:
+    """Reference counts of a function that nobody holds, and of one held by its wrapper only, looked at from as deep as the real thing."""
+    seen: list[list[int]] = []
 
-    def decorate(fn: Callable[..., Any]) -> Callable[..., Any]:
-        # Two calls deep, as in requires(...)(fn) > refuse_registered(fn).
-        return _count(fn, counts)
+    def look(function: Callable[..., Any]) -> None:
+        seen.append(_chain(function)[1])
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        look(function)
+        return function
+
+    def wrapping(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper() -> Any:
+            return function()
+
+        return wrapper
 
     @decorate
     def fresh() -> None:
         """Held by nobody."""
 
-    del fresh
-    return counts[0]
+    @decorate
+    @wrapping
+    def wrapped() -> None:
+        """Held by its wrapper."""
+
+    del fresh, wrapped
+    return seen[0][0], seen[1][1]
 
 
-def _count(function: Callable[..., Any], counts: list[int]) -> Callable[..., Any]:
-    chain: list[Any] = [function]
-    counts.append(sys.getrefcount(function))
-    return chain[0]  # type: ignore[no-any-return]
-
-
-_FRESH: Final = _calibrate()
+_FRESH, _WRAPPED = _calibrate()

@@ -109,13 +109,13 @@ def world(cluster: Cluster) -> Iterator[World]:
     with cluster.database("rbac") as name:
         with psycopg.connect(cluster.dsn(name), autocommit=True) as conn:
             for role, login in ((roles.owner, "LOGIN"), (roles.app, "LOGIN"), (roles.system, "LOGIN"), (roles.guard, "NOLOGIN")):
-                conn.execute(f"CREATE ROLE {role} {login} NOINHERIT")  # type: ignore[arg-type]
+                conn.execute(f"CREATE ROLE {role} {login} NOINHERIT")
             for part in (base_part(KeyType.TEXT), members_part(policy), members_part(policy)):
                 for statement in part.create(roles):
-                    conn.execute(statement)  # type: ignore[arg-type]
+                    conn.execute(statement)
             inner, outer = key.blocks()
             conn.execute("INSERT INTO axis.seal_key VALUES (1, %s, %s)", (inner.reveal(), outer.reveal()))
         yield World(cluster, name, roles, SealKeyring(current=key), policy, sink)
     with psycopg.connect(cluster.dsn(), autocommit=True) as conn:
         for role in (roles.owner, roles.app, roles.system, roles.guard):
-            conn.execute(f"DROP ROLE {role}")  # type: ignore[arg-type]
+            conn.execute(f"DROP ROLE {role}")

@@ -64,7 +64,7 @@ class Bridge:
     def tenancy(self, policy: Policy) -> Tenancy:
         """The table under *policy*."""
         tenancy = Tenancy(self.metadata, key="tenant_id", policy=policy, roles=self.roles, seal=self.keyring)
-        tenancy.protect(self.table, **{"read" if name == "select" else name: policy.caps[f"notes.{name}"] for name in COMMANDS})  # type: ignore[arg-type]
+        tenancy.protect(self.table, **{"read" if name == "select" else name: policy.caps[f"notes.{name}"] for name in COMMANDS})
         return tenancy
 
     def apply(self, policy: Policy) -> None:
@@ -136,7 +136,7 @@ def bridge(cluster: Cluster) -> Iterator[Bridge]:
         yield Bridge(cluster, name, roles, SealKeyring(current=SealKey.generate(1)), metadata, table)
     with psycopg.connect(cluster.dsn(), autocommit=True) as conn:
         for role in (roles.owner, roles.app, roles.system, roles.guard):
-            conn.execute(f"DROP ROLE {role}")  # type: ignore[arg-type]
+            conn.execute(f"DROP ROLE {role}")
 
 
 @pytest.mark.parametrize("seed", range(CI_POLICIES))
@@ -212,7 +212,7 @@ def test_injected_sql_as_viewer_writes_nothing(bridge: Bridge) -> None:
         with psycopg.connect(bridge.cluster.dsn(bridge.name, user=bridge.roles.app)) as conn:
             conn.execute("SELECT set_config('axis.context', %s, true)", (seal(viewer, keyring=bridge.keyring, now=datetime.now(UTC)),))
             try:
-                conn.execute(sql)  # type: ignore[arg-type]
+                conn.execute(sql)
                 conn.execute("DELETE FROM notes")
                 conn.execute("UPDATE notes SET body = 'x'")
                 conn.commit()

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -67,7 +68,7 @@ def test_every_combination_through_the_api_and_through_raw_sql(world: World) -> 
         def run(tenant: str) -> object:
             with world.connect(world.roles.app) as conn:
                 world.bind(conn, who(tenant, "actor", "owner"))
-                row = conn.execute(sql, params).fetchone()  # type: ignore[arg-type]
+                row = conn.execute(sql, params).fetchone()
                 assert row is not None
                 if row[0] != "ok":
                     raise MemberRefused(row[0], action="raw")
@@ -92,7 +93,7 @@ def test_every_combination_through_the_api_and_through_raw_sql(world: World) -> 
             (
                 rule(world, MemberAction.INVITE, actor, target),
                 unchanged,
-                api(actor, lambda d=digest, t=target: members.invite(digest=d, email="a@b.example", role=t)),
+                api(actor, partial(members.invite, digest=digest, email="a@b.example", role=target)),
                 raw("SELECT outcome FROM axis.member_invite(%s, 'a@b.example', %s, '1 day')", digest2, target),
             )
         )
@@ -105,7 +106,7 @@ def test_every_combination_through_the_api_and_through_raw_sql(world: World) -> 
                 (
                     allowed,
                     unchanged | {"target": new},
-                    api(actor, lambda n=new: members.change_role("target", n)),
+                    api(actor, partial(members.change_role, "target", new)),
                     raw("SELECT outcome FROM axis.member_change_role('target', %s)", new),
                 )
             )
@@ -114,7 +115,7 @@ def test_every_combination_through_the_api_and_through_raw_sql(world: World) -> 
                 (
                     allowed,
                     {"actor": new, "target": "owner", "other": "owner"},
-                    api(actor, lambda n=new: members.transfer("target", keep=n)),
+                    api(actor, partial(members.transfer, "target", keep=new)),
                     raw("SELECT axis.member_transfer('target', %s)", new),
                 )
             )
@@ -151,7 +152,7 @@ def test_the_app_role_cannot_reach_the_tables(world: World) -> None:
         with world.connect(world.roles.app) as conn:
             world.bind(conn, who(tenant, "actor", "owner"))
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                conn.execute(sql)  # type: ignore[arg-type]
+                conn.execute(sql)
             conn.rollback()
 
 
@@ -160,7 +161,13 @@ def test_a_stranger_and_nobody_change_nothing(world: World) -> None:
     tenant = world.workspace(boss="owner", second="owner")
     members = world.members()
     with acting_as(who(tenant, "stranger", "owner")):
-        for act in (lambda: members.remove("boss"), members.leave, lambda: members.change_role("boss", "viewer"), members.delete_workspace):
+        acts: list[Callable[[], object]] = [
+            partial(members.remove, "boss"),
+            members.leave,
+            partial(members.change_role, "boss", "viewer"),
+            members.delete_workspace,
+        ]
+        for act in acts:
             with pytest.raises(MemberRefused):
                 act()
         assert members.members() == ()
@@ -204,7 +211,7 @@ def _race(world: World, rounds: int) -> None:
                 conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ if n % 3 == 0 else psycopg.IsolationLevel.READ_COMMITTED
                 world.bind(conn, who(tenant, "ab"[n % 2], "owner"))
                 conn.execute("SELECT 1")
-                row = conn.execute(acts[n % len(acts)]).fetchone()  # type: ignore[arg-type]
+                row = conn.execute(acts[n % len(acts)]).fetchone()
                 return str(row and row[0])
             return "serialization"
 
@@ -328,7 +335,7 @@ def test_the_life_of_a_workspace(world: World) -> None:
 
     def operator(sql: str) -> str:
         with world.connect(world.roles.system) as conn:
-            row = conn.execute(sql, (tenant,)).fetchone()  # type: ignore[arg-type]
+            row = conn.execute(sql, (tenant,)).fetchone()
             return str(row and row[0])
 
     assert operator("SELECT axis.workspace_suspend(%s, true)") == "ok"

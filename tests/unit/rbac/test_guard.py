@@ -94,7 +94,7 @@ async def _collect(stream: AsyncIterator[int]) -> int:
 
 CALLS: dict[str, Callable[[], int]] = {
     "plain": lambda: plain(1, y=2),
-    "coroutine": lambda: asyncio.run(coroutine(1, y=2)),  # type: ignore[arg-type]
+    "coroutine": lambda: asyncio.run(coroutine(1, y=2)),
     "generator": lambda: next(iter(generator(1, y=2))),
     "async_generator": lambda: asyncio.run(_collect(async_generator(1, y=2))),
     "method": lambda: View().method(1, y=2),
@@ -208,7 +208,7 @@ def test_conditions_look_at_the_named_parameter_or_the_loaders_answer() -> None:
         lambda row: by_name(0, row=row),
         by_loader,
         lambda row: asyncio.run(by_async_loader(row)),
-    ]  # type: ignore[arg-type]
+    ]
     for call in calls:
         with acting_as(who("member")):
             assert call(mine)
@@ -259,8 +259,8 @@ def test_a_thread_without_context_is_denied() -> None:
             seen.append(type(error))
 
     with acting_as(who("owner")):
+        context = contextvars.copy_context()
         for run in (attempt, lambda: context.run(attempt)):
-            context = contextvars.copy_context()
             thread = threading.Thread(target=run)
             thread.start()
             thread.join()
@@ -323,7 +323,7 @@ def test_classes_of_views_are_guarded_with_their_subclasses() -> None:
         def delete(self) -> str:
             return "gone"
 
-    attempts: list[Callable[[], str]] = [Page().get, Sub().get, Sub().delete, lambda: asyncio.run(Page().post())]  # type: ignore[arg-type]
+    attempts: list[Callable[[], str]] = [Page().get, Sub().get, Sub().delete, lambda: asyncio.run(Page().post())]
     for attempt in attempts:
         with acting_as(who("viewer")), pytest.raises(PermissionDenied):
             attempt()
@@ -412,6 +412,21 @@ def test_stacked_decorators_and_later_wrapping_are_no_false_alarm() -> None:
     mark = guard_of(stacked)
     assert isinstance(mark, Guard)
     assert mark.inner == Guard("users.manage")
+
+
+def test_one_function_may_be_guarded_twice_and_registered_guarded() -> None:
+    """A live guarded wrapper, registered or not, does not stop the same function from being guarded again."""
+    flask = pytest.importorskip("flask")
+    app = flask.Flask("x")
+    first = app.route("/x")(requires(CAPS.users.manage)(_module_level))
+    second = requires(CAPS.notes.read)(_module_level)
+    with acting_as(who("viewer")):
+        assert second() == 3
+        with pytest.raises(PermissionDenied):
+            first()
+    app.route("/y", endpoint="bare")(_module_level)
+    with pytest.raises(AlreadyRegistered):
+        requires(CAPS.notes.read)(_module_level)
 
 
 def _module_level() -> int:

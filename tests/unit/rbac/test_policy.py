@@ -84,10 +84,10 @@ def test_a_capability_cannot_be_changed_copied_or_pickled() -> None:
     """A capability is the object its registry made, nothing else."""
     cap = registry().users.manage
     with pytest.raises(AttributeError):
-        cap.bit = 0  # type: ignore[misc]
+        cap.bit = 0
     for attempt in (copy.copy, pickle.dumps):
         with pytest.raises(TypeError):
-            attempt(cap)  # type: ignore[operator]
+            attempt(cap)
 
 
 def test_the_standard_roles_nest_and_only_owner_and_admin_manage_users() -> None:
@@ -111,7 +111,7 @@ def test_users_manage_below_admin_is_refused() -> None:
         {"roles": [Role("helper", [], ["admin"])]},
     ):
         with pytest.raises(UnsoundPolicy, match=r"users\.manage"):
-            standard_policy(caps, **extra)  # type: ignore[arg-type]
+            standard_policy(caps, **extra)
     with pytest.raises(UnsoundPolicy, match=r"users\.manage"):
         standard_policy(Capabilities(contacts=("read",)))
 
