@@ -19,6 +19,7 @@ from axis_security.rls.install import install
 from axis_security.testing.cluster import Cluster
 from axis_security.testing.latency_proxy import LatencyProxy
 from axis_security.testing.notes import Notes, notes_database
+from benchmarks.harness import Row, Settings
 
 TRANSACTIONS = 20
 ROUNDS = 5
@@ -27,14 +28,14 @@ DELAY_SECONDS = 0.005
 QUERY = "SELECT 1"
 
 
-def rows() -> list[dict[str, Any]]:
+def run(settings: Settings) -> list[Row]:
     """The rows of ``python -m benchmarks roundtrips``: BEGIN, one statement, COMMIT."""
     with (
         Cluster() as cluster,
         notes_database(cluster) as notes,
         LatencyProxy("127.0.0.1", cluster.port, delay_seconds=DELAY_SECONDS) as proxy,
     ):
-        found: list[dict[str, Any]] = []
+        found: list[Row] = []
         for name, make, allowed in (
             ("SQLAlchemy, psycopg", _sqlalchemy, 0),
             ("psycopg", _psycopg, 0),
@@ -43,53 +44,47 @@ def rows() -> list[dict[str, Any]]:
             ("SQLAlchemy async, asyncpg", _sqlalchemy_asyncpg, 1),
             ("asyncpg", _asyncpg, 1),
         ):
-            found += _measure(name, make, allowed, notes, proxy)
+            found += _measure(name, make, allowed, notes, proxy, settings.rounds(ROUNDS))
         return found
 
 
-def _measure(name: str, make: Callable[..., Any], allowed: int, notes: Notes, proxy: LatencyProxy) -> list[dict[str, Any]]:
+def _measure(name: str, make: Callable[..., Any], allowed: int, notes: Notes, proxy: LatencyProxy, rounds: int) -> list[Row]:
     trips: dict[bool, list[float]] = {False: [], True: []}
     times: dict[bool, list[float]] = {False: [], True: []}
-    with (
-        acting_as(Principal(tenant=notes.new_tenant(), role="member")),
-        make(notes, proxy.port, False) as bare,
-        make(notes, proxy.port, True) as bound,
-    ):
-        for _ in range(ROUNDS):
+    who = Principal(tenant=notes.new_tenant(), role="member")
+    with acting_as(who), make(notes, proxy.port, False) as bare, make(notes, proxy.port, True) as bound:
+        for _ in range(rounds):
             for ours, transaction in ((False, bare), (True, bound)):
                 before, start = proxy.round_trips, time.perf_counter()
                 transaction(TRANSACTIONS)
                 times[ours].append((time.perf_counter() - start) / TRANSACTIONS * 1000)
                 trips[ours].append((proxy.round_trips - before) / TRANSACTIONS)
-    base, mine = statistics.median(trips[False]), statistics.median(trips[True])
-    slower, bare_ms = statistics.median(times[True]), statistics.median(times[False])
+    base, base_ms = statistics.median(trips[False]), statistics.median(times[False])
+    # A millisecond and a half for the client's own work on a busy machine, well under one way over the link.
+    limit_ms = base_ms + 1.25 * allowed * 2 * DELAY_SECONDS * 1000 + 1.5
     return [
-        {
-            "bench": "roundtrips",
-            "case": name,
-            "unit": "round trips per transaction",
-            "ours": mine,
-            "limit": base + allowed,
-            "peers": {"bare driver": base},
-            "ratio_to_limit": round(mine / (base + allowed), 3),
-            "ratio_to_best_peer": round(mine / base, 3),
-            "target": f"at most {allowed} more than the bare driver",
-            "met": mine <= base + allowed,
-            "spread": [min(trips[True]), max(trips[True])],
-        },
-        {
-            "bench": "roundtrips",
-            "case": f"{name}: time over a link of {2 * DELAY_SECONDS * 1000:.0f} ms",
-            "unit": "ms per transaction",
-            "ours": round(slower, 2),
-            "limit": round(bare_ms + 1.25 * allowed * 2 * DELAY_SECONDS * 1000 + 1.5, 2),
-            "peers": {"bare driver": round(bare_ms, 2)},
-            "ratio_to_limit": round(slower / (bare_ms + 1.25 * allowed * 2 * DELAY_SECONDS * 1000 + 1.5), 3),
-            "ratio_to_best_peer": round(slower / bare_ms, 3),
-            "target": "no more than the round trips above explain",
-            "met": slower <= bare_ms + 1.25 * allowed * 2 * DELAY_SECONDS * 1000 + 1.5,
-            "spread": [round(min(times[True]), 2), round(max(times[True]), 2)],
-        },
+        Row(
+            bench="roundtrips",
+            case=name,
+            unit="round trips per transaction",
+            ours=statistics.median(trips[True]),
+            limit=base + allowed,
+            peers={"bare driver": base},
+            target=f"at most {allowed} more than the bare driver",
+            met=statistics.median(trips[True]) <= base + allowed,
+            spread=(min(trips[True]), max(trips[True])),
+        ),
+        Row(
+            bench="roundtrips",
+            case=f"{name}: time over a link of {2 * DELAY_SECONDS * 1000:.0f} ms",
+            unit="ms per transaction",
+            ours=statistics.median(times[True]),
+            limit=limit_ms,
+            peers={"bare driver": base_ms},
+            target="no more than the round trips above explain",
+            met=statistics.median(times[True]) <= limit_ms,
+            spread=(min(times[True]), max(times[True])),
+        ),
     ]
 
 

@@ -99,6 +99,8 @@ class LatencyProxy:
 
         try:
             await asyncio.gather(forward(reader, up_writer, client=True), forward(up_reader, writer, client=False), return_exceptions=True)
+        except asyncio.CancelledError:
+            pass  # the proxy is closing; nobody awaits a connection's task
         finally:
             up_writer.close()
             writer.close()
