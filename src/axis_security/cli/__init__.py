@@ -15,6 +15,8 @@ COMMANDS: Final = {
     "demo": "Attack one workspace from another, on a real PostgreSQL.",
     "disclosure": "Write and check security.txt (RFC 9116).",
     "rbac": "Show who may do what, and why.",
+    "passwords": "Calibrate the cost of a hash; build the breached-password filter.",
+    "rbac": "Show the policy as a table; explain a decision.",
     "secrets": "Mint keys, and find secrets in source.",
     "tls": "Probe endpoints and connection strings for TLS 1.3.",
 }

@@ -13,6 +13,8 @@ from mypy.nodes import Expression, ListExpr, StrExpr, TupleExpr
 from mypy.plugin import AttributeContext, FunctionContext, Plugin
 from mypy.types import Instance, LiteralType, Type, UnionType, get_proper_type
 
+__all__ = ["CapabilityPlugin", "plugin"]
+
 _CAPS: Final = "axis_security.rbac.capability.Capabilities"
 _RESOURCE: Final = "axis_security.rbac.capability.Resource"
 
