@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from axis_security.auth.kdf import Argon2Cost
-from axis_security.auth.passwords import PasswordRefused, Passwords, Verified
+from axis_security.auth.passwords import Derived, PasswordRefused, Passwords, Verified
 from axis_security.core.errors import ConfigError, Unavailable
 from axis_security.core.secret import Secret
 
@@ -194,6 +194,22 @@ class PasswordService:
     async def averify(self, *, password: Secret[str], stored: Secret[str] | None) -> Verified | PasswordRefused:
         """See :meth:`Passwords.verify`. Raises Busy."""
         return await self.pool.arun(lambda: self.passwords.verify(password=password, stored=stored))
+
+    def derive(self, *, password: Secret[str], recipe: str | None) -> Derived | PasswordRefused:
+        """See :meth:`Passwords.derive`. Raises Busy."""
+        return self.pool.run(lambda: self.passwords.derive(password=password, recipe=recipe))
+
+    async def aderive(self, *, password: Secret[str], recipe: str | None) -> Derived | PasswordRefused:
+        """See :meth:`Passwords.derive`. Raises Busy."""
+        return await self.pool.arun(lambda: self.passwords.derive(password=password, recipe=recipe))
+
+    def renew(self, *, password: Secret[str], derived: Derived) -> Secret[str] | None:
+        """See :meth:`Passwords.renew`. Raises Busy."""
+        return self.pool.run(lambda: self.passwords.renew(password=password, derived=derived))
+
+    async def arenew(self, *, password: Secret[str], derived: Derived) -> Secret[str] | None:
+        """See :meth:`Passwords.renew`. Raises Busy."""
+        return await self.pool.arun(lambda: self.passwords.renew(password=password, derived=derived))
 
     def hash(self, password: Secret[str]) -> Secret[str]:
         """See :meth:`Passwords.hash`. Raises Busy."""

@@ -35,9 +35,11 @@ from axis_security.core.secret import Secret
 __all__ = [
     "MAX_PASSWORD_BYTES",
     "MAX_PASSWORD_CHARS",
+    "Derived",
     "PasswordRefused",
     "Passwords",
     "Refusal",
+    "SplitHash",
     "UnusablePassword",
     "Verified",
     "password_bytes",
@@ -100,6 +102,36 @@ class PasswordRefused:
     """The password is not right, or could not be checked."""
 
     refusal: Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class SplitHash:
+    """A stored hash in two: what is needed to compute a digest, and the digest to compare with, for stores that give out only the first.
+
+    Args:
+        recipe: algorithm, parameters, salt and pepper id: the stored form with an all-zero digest. Nothing to attack offline.
+        digest: what the password must derive to.
+    """
+
+    recipe: str
+    digest: Secret[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """What a password derives to under a recipe; whoever holds the digest says whether that is right.
+
+    Args:
+        digest: to be compared.
+        scheme: name of the recipe's format.
+        stale: if the digest is right, the account deserves a new stored form: :meth:`Passwords.renew` gives it.
+        made: that new form, where equal work demanded to make it already.
+    """
+
+    digest: Secret[bytes]
+    scheme: str
+    stale: bool
+    made: Secret[str] | None = None
 
 
 def password_bytes(password: Secret[str]) -> bytes | Refusal:
@@ -202,15 +234,49 @@ class Passwords:
         data = password_bytes(password)
         if isinstance(data, Refusal):
             return PasswordRefused(data)
-        parsed = self._parse(stored)
-        match parsed:
-            case Refusal():
-                self._burn()
-                return PasswordRefused(parsed)
-            case _Native():
-                return self._verify_native(data, password, parsed)
-            case ForeignHash():
-                return self._verify_foreign(data, password, parsed)
+        parsed = self._parse(None if stored is None else stored.reveal())
+        if isinstance(parsed, Refusal):
+            self._burn()
+            return PasswordRefused(parsed)
+        done = self._compute(data, password, parsed)
+        if not hmac.compare_digest(done.digest.reveal(), parsed.tag):
+            return PasswordRefused(Refusal.MISMATCH)
+        return Verified(self._renewed(data, done), scheme=done.scheme)
+
+    def split(self, stored: Secret[str]) -> SplitHash:
+        """Take a stored form apart, for a store that keeps the digest to itself.
+
+        Raises:
+            UnsupportedHash: no stored form that this object accepts.
+            CostRefused: its cost is above the ceiling.
+        """
+        parsed = self._read(stored.reveal())
+        if isinstance(parsed, Refusal):
+            raise UnsupportedHash(why=parsed.value)
+        if isinstance(parsed, ForeignHash):
+            return SplitHash(parsed.redacted, Secret(parsed.tag))
+        head, _, tag = stored.reveal().rpartition("$")
+        return SplitHash(f"{head}${'A' * len(tag)}", Secret(parsed.tag))
+
+    def derive(self, *, password: Secret[str], recipe: str | None) -> Derived | PasswordRefused:
+        """What *password* derives to under *recipe*: the same work, and the same refusals, as :meth:`verify`.
+
+        Raises:
+            Unavailable: the KDF could not run.
+        """
+        data = password_bytes(password)
+        if isinstance(data, Refusal):
+            return PasswordRefused(data)
+        parsed = self._parse(recipe)
+        if isinstance(parsed, Refusal):
+            self._burn()
+            return PasswordRefused(parsed)
+        return self._compute(data, password, parsed)
+
+    def renew(self, *, password: Secret[str], derived: Derived) -> Secret[str] | None:
+        """The better stored form to keep once the store has said that *derived* is right; ``None`` if the present one is current."""
+        data = password_bytes(password)
+        return None if isinstance(data, Refusal) else self._renewed(data, derived)
 
     def spend(self) -> None:
         """Do the work of one :meth:`verify` and nothing else: for paths (forgot, resend, register) that must cost the same."""
@@ -233,38 +299,45 @@ class Passwords:
 
     # --- the paths of verify
 
-    def _verify_native(self, data: bytes, password: Secret[str], parsed: _Native) -> Verified | PasswordRefused:
+    def _compute(self, data: bytes, password: Secret[str], parsed: _Native | ForeignHash) -> Derived:
+        return (
+            self._compute_native(data, password, parsed) if isinstance(parsed, _Native) else self._compute_foreign(data, password, parsed)
+        )
+
+    def _compute_native(self, data: bytes, password: Secret[str], parsed: _Native) -> Derived:
         if parsed.inner is not None:
             digest = self._kdf.derive(parsed.inner.call, parsed.inner.secret_bytes(password.reveal().encode("utf-8")))
             self._top_up(parsed.inner.call)
         else:
             digest = data
             self._top_up(None)
-        matches = hmac.compare_digest(self._kdf.derive(parsed.call, self._peppered(parsed.pepper, digest)), parsed.tag)
+        derived = self._kdf.derive(parsed.call, self._peppered(parsed.pepper, digest))
+        fill(self._kdf, parsed.call, self._argon2_ceiling)
         current = (
             parsed.call.memory_kib == self.cost.memory_kib
             and parsed.call.passes == self.cost.passes
             and parsed.call.lanes == self.cost.lanes
+            and parsed.inner is None
+            and parsed.pepper == self._active_pepper
         )
-        fill(self._kdf, parsed.call, self._argon2_ceiling)
-        if not matches:
-            return PasswordRefused(Refusal.MISMATCH)
-        if current and parsed.inner is None and parsed.pepper == self._active_pepper:
-            return Verified(None)
-        return Verified(self._seal(data), scheme="axis1" if parsed.inner is None else f"axis1+{parsed.inner.scheme}")
+        return Derived(Secret(derived), "axis1" if parsed.inner is None else f"axis1+{parsed.inner.scheme}", stale=not current)
 
-    def _verify_foreign(self, data: bytes, password: Secret[str], parsed: ForeignHash) -> Verified | PasswordRefused:
-        digest = self._kdf.derive(parsed.call, parsed.secret_bytes(password.reveal().encode("utf-8")))
-        matches = hmac.compare_digest(digest, parsed.tag)
+    def _compute_foreign(self, data: bytes, password: Secret[str], parsed: ForeignHash) -> Derived:
+        digest = Secret(self._kdf.derive(parsed.call, parsed.secret_bytes(password.reveal().encode("utf-8"))))
         if isinstance(parsed.call, Argon2Call):
             fill(self._kdf, parsed.call, self._argon2_ceiling)
             self._top_up(None)
-            return Verified(self._seal(data), scheme=parsed.scheme) if matches else PasswordRefused(Refusal.MISMATCH)
+            return Derived(digest, parsed.scheme, stale=True)
         self._top_up(parsed.call)
         # Made whether it is needed or not: this is the Argon2id that every other path spends.
-        rehashed = self._seal(data)
+        made = self._seal(data)
         fill(self._kdf, self._fresh_call(), self._argon2_ceiling)
-        return Verified(rehashed, scheme=parsed.scheme) if matches else PasswordRefused(Refusal.MISMATCH)
+        return Derived(digest, parsed.scheme, stale=True, made=made)
+
+    def _renewed(self, data: bytes, derived: Derived) -> Secret[str] | None:
+        if not derived.stale:
+            return None
+        return derived.made if derived.made is not None else self._seal(data)
 
     def _burn(self) -> None:
         self._top_up(None)
@@ -311,11 +384,11 @@ class Passwords:
         if call.units > ceiling.units:
             raise CostRefused(algorithm=call.algorithm, why=f"its work {call.units} is above the declared ceiling {ceiling.units}")
 
-    def _parse(self, stored: Secret[str] | None) -> _Native | ForeignHash | Refusal:
+    def _parse(self, stored: str | None) -> _Native | ForeignHash | Refusal:
         if stored is None:
             return Refusal.NO_ACCOUNT
         try:
-            return self._read(stored.reveal())
+            return self._read(stored)
         except CostRefused:
             return Refusal.COST
         except (UnsupportedHash, MalformedEncoding):

@@ -10,7 +10,7 @@ from werkzeug.security import generate_password_hash
 
 from axis_security.auth.foreign import UnsupportedHash, bcrypt_ceiling, pbkdf2_ceiling, scrypt_ceiling
 from axis_security.auth.kdf import OWASP_19_MIB, OWASP_46_MIB, RFC9106_LOW_MEMORY, Argon2Call, Argon2Cost, CostRefused, SystemKdf
-from axis_security.auth.passwords import PasswordRefused, Passwords, Refusal, UnusablePassword, Verified
+from axis_security.auth.passwords import Derived, PasswordRefused, Passwords, Refusal, UnusablePassword, Verified
 from axis_security.auth.peppers import PepperRing
 from axis_security.core.errors import ConfigError
 from axis_security.core.secret import Secret
@@ -219,3 +219,52 @@ def test_rfc9106_argon2id_known_answer() -> None:
     """The low-level call gives the value that the reference implementation's own tests list (argon2id v19, m=64 MiB, t=2, p=1)."""
     call = Argon2Call(salt=b"somesalt", memory_kib=65_536, passes=2, lanes=1)
     assert SystemKdf().derive(call, b"password").hex() == "09316115d5cf24ed5a15a31a3ba326e5cf32edc24702987c02b6566f61913cf7"
+
+
+@pytest.mark.parametrize("kind", ["own", "peppered", "bcrypt", "pbkdf2", "werkzeug-scrypt", "wrapped"])
+def test_a_split_hash_verifies_like_the_whole_one(kind: str) -> None:
+    """A store may keep the digest and give out the recipe: right and wrong passwords derive the right and another digest, at verify's work."""
+    kdf = CountingKdf(real=True)
+    legacy = (bcrypt_ceiling(cost=4), pbkdf2_ceiling(iterations=1000), scrypt_ceiling(n=1024))
+    passwords = Passwords(kdf=kdf, peppers=ring() if kind == "peppered" else None, legacy=legacy)
+    salted = bcrypt.hashpw(RIGHT.reveal().encode(), bcrypt.gensalt(4)).decode()
+    stored = {
+        "own": lambda: passwords.hash(RIGHT),
+        "peppered": lambda: passwords.hash(RIGHT),
+        "bcrypt": lambda: Secret(salted),
+        "pbkdf2": lambda: Secret(pbkdf2_sha256.using(rounds=1000).hash(RIGHT.reveal())),
+        "werkzeug-scrypt": lambda: Secret(generate_password_hash(RIGHT.reveal(), "scrypt:1024:8:1")),
+        "wrapped": lambda: passwords.wrap(Secret(salted)),
+    }[kind]()
+    parts = passwords.split(stored)
+    assert parts.digest.reveal().hex() not in parts.recipe
+    assert parts.recipe != stored.reveal()
+    kdf.take()
+    assert isinstance(passwords.verify(password=WRONG, stored=stored), PasswordRefused)
+    work = kdf.take()
+    wrong = passwords.derive(password=WRONG, recipe=parts.recipe)
+    assert kdf.take() == work
+    right = passwords.derive(password=RIGHT, recipe=parts.recipe)
+    assert kdf.take() == work
+    assert isinstance(wrong, Derived)
+    assert wrong.digest != parts.digest
+    assert isinstance(right, Derived)
+    assert right.digest == parts.digest
+    renewed = passwords.renew(password=RIGHT, derived=right)
+    assert (renewed is None) == (kind in {"own", "peppered"})
+    if renewed is not None:
+        assert passwords.verify(password=RIGHT, stored=renewed) == Verified(None)
+
+
+def test_a_recipe_alone_never_verifies() -> None:
+    """The zero digest of a recipe is no digest of anything, and no recipe costs what a recipe costs."""
+    kdf = CountingKdf()
+    passwords = Passwords(kdf=kdf)
+    recipe = passwords.split(passwords.hash(RIGHT)).recipe
+    kdf.take()
+    assert passwords.verify(password=RIGHT, stored=Secret(recipe)) == PasswordRefused(Refusal.MISMATCH)
+    work = kdf.take()
+    assert passwords.derive(password=RIGHT, recipe=None) == PasswordRefused(Refusal.NO_ACCOUNT)
+    assert kdf.take() == work
+    with pytest.raises(UnsupportedHash):
+        passwords.split(Secret("not a hash"))
