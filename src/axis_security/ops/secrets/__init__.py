@@ -1,5 +1,8 @@
 """Secrets from a real manager: providers, a cache that refreshes and lapses, and a scanner for the ones that got away."""
 
+from axis_security.crypto.vault_session import AppRoleLogin as AppRoleLogin
+from axis_security.crypto.vault_session import TokenLogin as TokenLogin
+from axis_security.crypto.vault_session import VaultSession as VaultSession
 from axis_security.ops.secrets.aws import AwsSecretsManager as AwsSecretsManager
 from axis_security.ops.secrets.local import EnvironmentSecrets as EnvironmentSecrets
 from axis_security.ops.secrets.local import MountedFiles as MountedFiles
@@ -13,10 +16,7 @@ from axis_security.ops.secrets.provider import SecretVersion as SecretVersion
 from axis_security.ops.secrets.provider import Stage as Stage
 from axis_security.ops.secrets.scan import scan_files as scan_files
 from axis_security.ops.secrets.scan import scan_text as scan_text
-from axis_security.ops.secrets.vault import AppRoleLogin as AppRoleLogin
-from axis_security.ops.secrets.vault import TokenLogin as TokenLogin
 from axis_security.ops.secrets.vault import VaultKv2 as VaultKv2
-from axis_security.ops.secrets.vault import VaultSession as VaultSession
 
 __all__ = [
     "AppRoleLogin",

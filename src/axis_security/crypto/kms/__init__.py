@@ -1,0 +1,1 @@
+"""Key services: OpenBao or Vault Transit, AWS KMS, and a local file for development."""

@@ -1,0 +1,62 @@
+"""OpenBao or Vault Transit as the key service (extra ``vault``): the key-encryption key never leaves the server."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from axis_security.core.secret import Secret
+from axis_security.crypto.errors import KmsUnavailable
+from axis_security.crypto.vault_session import VaultSession, VaultUnavailable
+
+__all__ = ["TransitKms"]
+
+
+class TransitKms:
+    """Wraps with a Transit key of type ``aes256-gcm96``; the wrap context is authenticated as associated data.
+
+    Args:
+        session: the authenticated connection.
+        key: the Transit key's name.
+        mount: where the engine is mounted.
+    """
+
+    def __init__(self, session: VaultSession, *, key: str, mount: str = "transit") -> None:
+        self._session, self._key, self._mount = session, key, mount
+
+    @property
+    def kek(self) -> str:
+        """``transit/<key>``. Rotation inside Transit keeps the name; it rewraps by itself."""
+        return f"{self._mount}/{self._key}"
+
+    def wrap(self, key: Secret[bytes], context: Mapping[str, str]) -> bytes:
+        """See :meth:`KeyService.wrap <axis_security.crypto.keys.KeyService.wrap>`."""
+        data = self._call("encrypt", {"plaintext": base64.b64encode(key.reveal()).decode(), "associated_data": _aad(context)})
+        return str(data["ciphertext"]).encode("ascii")
+
+    def unwrap(self, wrapped: bytes, context: Mapping[str, str]) -> Secret[bytes]:
+        """See :meth:`KeyService.unwrap <axis_security.crypto.keys.KeyService.unwrap>`."""
+        data = self._call("decrypt", {"ciphertext": wrapped.decode("ascii", "replace"), "associated_data": _aad(context)})
+        try:
+            return Secret(base64.b64decode(data["plaintext"], validate=True))
+        except (KeyError, TypeError, binascii.Error):
+            raise KmsUnavailable(kek=self.kek, why="it answered something else than a key") from None
+
+    def _call(self, action: str, body: Mapping[str, str]) -> Mapping[str, Any]:
+        def work(client: Any) -> Mapping[str, Any]:
+            answer: Mapping[str, Any] = client.adapter.post(f"/v1/{self._mount}/{action}/{self._key}", json=dict(body))["data"]
+            return answer
+
+        try:
+            return self._session.call(work)
+        except VaultUnavailable as error:
+            raise KmsUnavailable(kek=self.kek, why=error.reason) from None
+        except self._session.missing:
+            raise KmsUnavailable(kek=self.kek, why="there is no such key") from None
+
+
+def _aad(context: Mapping[str, str]) -> str:
+    return base64.b64encode(json.dumps(dict(context), sort_keys=True, separators=(",", ":")).encode()).decode()
