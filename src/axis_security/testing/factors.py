@@ -4,91 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import threading
-from dataclasses import dataclass, field
-from typing import Any, assert_never
 
-from axis_security.auth.factors import (
-    BeginEnrolment,
-    ClaimStep,
-    ConfirmEnrolment,
-    ConsumeRecovery,
-    CountRecovery,
-    FactorRequest,
-    LoadTotp,
-    RemoveFactors,
-    ReplaceRecovery,
-    ReserveCodeAttempt,
-    TotpRecord,
-)
+from axis_security.auth.store_memory import MemoryVault
 from axis_security.core.encoding import MalformedEncoding
+from axis_security.core.settings import Environment
 
 __all__ = ["MemoryFactors", "TestSealer"]
 
 
-@dataclass(slots=True)
-class _Account:
-    pending: bytes | None = None
-    sealed: bytes | None = None
-    step: int = -1
-    failures: int = 0
-    recovery: set[tuple[str, bytes]] = field(default_factory=set)
-
-
-class MemoryFactors:
-    """Answers :data:`~axis_security.auth.factors.FactorRequest` from a dict, one at a time. Gone with the process: never for production."""
+class MemoryFactors(MemoryVault):
+    """A :class:`~axis_security.auth.store_memory.MemoryVault` that knows it is in a test."""
 
     def __init__(self) -> None:
-        self._accounts: dict[str, _Account] = {}
-        self._lock = threading.Lock()
-
-    def perform(self, request: FactorRequest) -> Any:
-        """See :meth:`axis_security.auth.factors.FactorLedger.perform`."""
-        with self._lock:
-            return self._perform(request, self._accounts.setdefault(f"{request.user.key_type.value}:{request.user.text}", _Account()))
-
-    def _perform(self, request: FactorRequest, account: _Account) -> Any:
-        match request:
-            case BeginEnrolment():
-                account.pending = request.sealed
-                return True
-            case LoadTotp():
-                sealed = account.pending if request.pending else account.sealed
-                return None if sealed is None else TotpRecord(sealed)
-            case ReserveCodeAttempt():
-                if account.failures >= request.limit:
-                    return False
-                account.failures += 1
-                return True
-            case ConfirmEnrolment():
-                if account.pending is None or account.pending != request.sealed:
-                    return False
-                account.sealed, account.pending, account.step, account.failures = account.pending, None, request.step, 0
-                return True
-            case ClaimStep():
-                if account.sealed is None or account.step >= request.step:
-                    return False
-                account.step, account.failures = request.step, 0
-                return True
-            case RemoveFactors():
-                had = account.sealed is not None or account.pending is not None or bool(account.recovery)
-                account.pending, account.sealed, account.step, account.failures = None, None, -1, 0
-                account.recovery.clear()
-                return had
-            case ReplaceRecovery():
-                account.recovery = set(request.digests)
-                return True
-            case ConsumeRecovery():
-                found = account.recovery.intersection(request.candidates)
-                if not found:
-                    return False
-                account.recovery -= found
-                account.failures = 0
-                return True
-            case CountRecovery():
-                return len(account.recovery)
-            case other:
-                assert_never(other)
+        super().__init__(environment=Environment.TEST)
 
 
 class TestSealer:
