@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Protocol
 
+from axis_security.auth.ports import Op
 from axis_security.core.errors import Denied
 from axis_security.core.ids import UserId
 
@@ -39,7 +40,7 @@ class TotpRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class BeginEnrolment:
+class BeginEnrolment(Op[bool]):
     """Keep *sealed* as the user's pending seed, in place of an earlier pending one; the confirmed one stays. Answer: ``True``."""
 
     user: UserId
@@ -47,7 +48,7 @@ class BeginEnrolment:
 
 
 @dataclass(frozen=True, slots=True)
-class LoadTotp:
+class LoadTotp(Op["TotpRecord | None"]):
     """The user's pending or confirmed seed. Answer: :class:`TotpRecord` or ``None``."""
 
     user: UserId
@@ -55,7 +56,7 @@ class LoadTotp:
 
 
 @dataclass(frozen=True, slots=True)
-class ReserveCodeAttempt:
+class ReserveCodeAttempt(Op[bool]):
     """Add one to the user's failures if they are below *limit*. Answer: whether that was so."""
 
     user: UserId
@@ -63,7 +64,7 @@ class ReserveCodeAttempt:
 
 
 @dataclass(frozen=True, slots=True)
-class ConfirmEnrolment:
+class ConfirmEnrolment(Op[bool]):
     """If the pending seed still is *sealed*: make it the confirmed one, with *step* as last step and no failures. Answer: whether it was."""
 
     user: UserId
@@ -72,7 +73,7 @@ class ConfirmEnrolment:
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimStep:
+class ClaimStep(Op[bool]):
     """If the last claimed step is below *step*: make it *step*, and set failures to zero. Answer: whether this caller did."""
 
     user: UserId
@@ -80,14 +81,14 @@ class ClaimStep:
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveFactors:
+class RemoveFactors(Op[bool]):
     """Delete the user's seeds, failures and recovery codes. Answer: whether there was any."""
 
     user: UserId
 
 
 @dataclass(frozen=True, slots=True)
-class ReplaceRecovery:
+class ReplaceRecovery(Op[bool]):
     """Delete the user's recovery digests and keep *digests* in their place, in one transaction. Answer: ``True``."""
 
     user: UserId
@@ -95,7 +96,7 @@ class ReplaceRecovery:
 
 
 @dataclass(frozen=True, slots=True)
-class ConsumeRecovery:
+class ConsumeRecovery(Op[bool]):
     """Delete the user's digest that is among *candidates* (one for each digest key) and set failures to zero. Answer: whether this caller did."""
 
     user: UserId
@@ -103,7 +104,7 @@ class ConsumeRecovery:
 
 
 @dataclass(frozen=True, slots=True)
-class CountRecovery:
+class CountRecovery(Op[int]):
     """How many recovery digests the user has left. Answer: an int."""
 
     user: UserId

@@ -195,13 +195,13 @@ class PasswordService:
         """See :meth:`Passwords.verify`. Raises Busy."""
         return await self.pool.arun(lambda: self.passwords.verify(password=password, stored=stored))
 
-    def derive(self, *, password: Secret[str], recipe: str | None) -> Derived | PasswordRefused:
+    def derive(self, *, password: Secret[str], settings: str | None) -> Derived | PasswordRefused:
         """See :meth:`Passwords.derive`. Raises Busy."""
-        return self.pool.run(lambda: self.passwords.derive(password=password, recipe=recipe))
+        return self.pool.run(lambda: self.passwords.derive(password=password, settings=settings))
 
-    async def aderive(self, *, password: Secret[str], recipe: str | None) -> Derived | PasswordRefused:
+    async def aderive(self, *, password: Secret[str], settings: str | None) -> Derived | PasswordRefused:
         """See :meth:`Passwords.derive`. Raises Busy."""
-        return await self.pool.arun(lambda: self.passwords.derive(password=password, recipe=recipe))
+        return await self.pool.arun(lambda: self.passwords.derive(password=password, settings=settings))
 
     def renew(self, *, password: Secret[str], derived: Derived) -> Secret[str] | None:
         """See :meth:`Passwords.renew`. Raises Busy."""

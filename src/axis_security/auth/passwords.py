@@ -28,6 +28,7 @@ from typing import Final
 from axis_security.auth.foreign import ForeignHash, UnsupportedHash, parse_foreign
 from axis_security.auth.kdf import DEFAULT_COST, Argon2Call, Argon2Cost, CostRefused, Kdf, KdfCall, SystemKdf, fill
 from axis_security.auth.peppers import NO_PEPPER, PepperRing
+from axis_security.auth.ports import StoredHash
 from axis_security.core.encoding import MalformedEncoding, b64url_decode, b64url_encode
 from axis_security.core.errors import ConfigError, Denied
 from axis_security.core.secret import Secret
@@ -39,7 +40,6 @@ __all__ = [
     "PasswordRefused",
     "Passwords",
     "Refusal",
-    "SplitHash",
     "UnusablePassword",
     "Verified",
     "password_bytes",
@@ -105,25 +105,12 @@ class PasswordRefused:
 
 
 @dataclass(frozen=True, slots=True)
-class SplitHash:
-    """A stored hash in two: what is needed to compute a digest, and the digest to compare with, for stores that give out only the first.
-
-    Args:
-        recipe: algorithm, parameters, salt and pepper id: the stored form with an all-zero digest. Nothing to attack offline.
-        digest: what the password must derive to.
-    """
-
-    recipe: str
-    digest: Secret[bytes]
-
-
-@dataclass(frozen=True, slots=True)
 class Derived:
-    """What a password derives to under a recipe; whoever holds the digest says whether that is right.
+    """What a password derives to under the settings of a :class:`~axis_security.auth.ports.StoredHash`; whoever holds the digest says whether that is right.
 
     Args:
         digest: to be compared.
-        scheme: name of the recipe's format.
+        scheme: name of the settings' format.
         stale: if the digest is right, the account deserves a new stored form: :meth:`Passwords.renew` gives it.
         made: that new form, where equal work demanded to make it already.
     """
@@ -243,8 +230,8 @@ class Passwords:
             return PasswordRefused(Refusal.MISMATCH)
         return Verified(self._renewed(data, done), scheme=done.scheme)
 
-    def split(self, stored: Secret[str]) -> SplitHash:
-        """Take a stored form apart, for a store that keeps the digest to itself.
+    def split(self, stored: Secret[str]) -> StoredHash:
+        """Take a stored form apart, for a store that keeps the digest to itself. The settings are the stored form with an all-zero digest.
 
         Raises:
             UnsupportedHash: no stored form that this object accepts.
@@ -254,12 +241,12 @@ class Passwords:
         if isinstance(parsed, Refusal):
             raise UnsupportedHash(why=parsed.value)
         if isinstance(parsed, ForeignHash):
-            return SplitHash(parsed.redacted, Secret(parsed.tag))
+            return StoredHash(parsed.redacted, parsed.tag)
         head, _, tag = stored.reveal().rpartition("$")
-        return SplitHash(f"{head}${'A' * len(tag)}", Secret(parsed.tag))
+        return StoredHash(f"{head}${'A' * len(tag)}", parsed.tag)
 
-    def derive(self, *, password: Secret[str], recipe: str | None) -> Derived | PasswordRefused:
-        """What *password* derives to under *recipe*: the same work, and the same refusals, as :meth:`verify`.
+    def derive(self, *, password: Secret[str], settings: str | None) -> Derived | PasswordRefused:
+        """What *password* derives to under *settings*: the same work, and the same refusals, as :meth:`verify`.
 
         Raises:
             Unavailable: the KDF could not run.
@@ -267,7 +254,7 @@ class Passwords:
         data = password_bytes(password)
         if isinstance(data, Refusal):
             return PasswordRefused(data)
-        parsed = self._parse(recipe)
+        parsed = self._parse(settings)
         if isinstance(parsed, Refusal):
             self._burn()
             return PasswordRefused(parsed)

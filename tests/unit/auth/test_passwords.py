@@ -223,7 +223,7 @@ def test_rfc9106_argon2id_known_answer() -> None:
 
 @pytest.mark.parametrize("kind", ["own", "peppered", "bcrypt", "pbkdf2", "werkzeug-scrypt", "wrapped"])
 def test_a_split_hash_verifies_like_the_whole_one(kind: str) -> None:
-    """A store may keep the digest and give out the recipe: right and wrong passwords derive the right and another digest, at verify's work."""
+    """A store may keep the digest and give out the settings: right and wrong passwords derive the right and another digest, at verify's work."""
     kdf = CountingKdf(real=True)
     legacy = (bcrypt_ceiling(cost=4), pbkdf2_ceiling(iterations=1000), scrypt_ceiling(n=1024))
     passwords = Passwords(kdf=kdf, peppers=ring() if kind == "peppered" else None, legacy=legacy)
@@ -237,34 +237,34 @@ def test_a_split_hash_verifies_like_the_whole_one(kind: str) -> None:
         "wrapped": lambda: passwords.wrap(Secret(salted)),
     }[kind]()
     parts = passwords.split(stored)
-    assert parts.digest.reveal().hex() not in parts.recipe
-    assert parts.recipe != stored.reveal()
+    assert parts.digest.hex() not in parts.settings
+    assert parts.settings != stored.reveal()
     kdf.take()
     assert isinstance(passwords.verify(password=WRONG, stored=stored), PasswordRefused)
     work = kdf.take()
-    wrong = passwords.derive(password=WRONG, recipe=parts.recipe)
+    wrong = passwords.derive(password=WRONG, settings=parts.settings)
     assert kdf.take() == work
-    right = passwords.derive(password=RIGHT, recipe=parts.recipe)
+    right = passwords.derive(password=RIGHT, settings=parts.settings)
     assert kdf.take() == work
     assert isinstance(wrong, Derived)
-    assert wrong.digest != parts.digest
+    assert wrong.digest.reveal() != parts.digest
     assert isinstance(right, Derived)
-    assert right.digest == parts.digest
+    assert right.digest.reveal() == parts.digest
     renewed = passwords.renew(password=RIGHT, derived=right)
     assert (renewed is None) == (kind in {"own", "peppered"})
     if renewed is not None:
         assert passwords.verify(password=RIGHT, stored=renewed) == Verified(None)
 
 
-def test_a_recipe_alone_never_verifies() -> None:
-    """The zero digest of a recipe is no digest of anything, and no recipe costs what a recipe costs."""
+def test_settings_alone_never_verifies() -> None:
+    """The zero digest in the settings is no digest of anything, and having no settings costs what having some costs."""
     kdf = CountingKdf()
     passwords = Passwords(kdf=kdf)
-    recipe = passwords.split(passwords.hash(RIGHT)).recipe
+    settings = passwords.split(passwords.hash(RIGHT)).settings
     kdf.take()
-    assert passwords.verify(password=RIGHT, stored=Secret(recipe)) == PasswordRefused(Refusal.MISMATCH)
+    assert passwords.verify(password=RIGHT, stored=Secret(settings)) == PasswordRefused(Refusal.MISMATCH)
     work = kdf.take()
-    assert passwords.derive(password=RIGHT, recipe=None) == PasswordRefused(Refusal.NO_ACCOUNT)
+    assert passwords.derive(password=RIGHT, settings=None) == PasswordRefused(Refusal.NO_ACCOUNT)
     assert kdf.take() == work
     with pytest.raises(UnsupportedHash):
         passwords.split(Secret("not a hash"))
