@@ -43,6 +43,7 @@ __all__ = [
     "ConsumeToken",
     "DeleteAccount",
     "Digest",
+    "FindAccount",
     "IssueToken",
     "LoadSettings",
     "Op",
@@ -256,6 +257,13 @@ class AccountOf(Op["Account | None"]):
     """The account of *user*."""
 
     user: UserId
+
+
+@dataclass(frozen=True, slots=True)
+class FindAccount(Op["Account | None"]):
+    """The account that signs in as *identifier* (normalised). For forgot, resend and register, whose public answer never depends on it."""
+
+    identifier: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,6 +131,8 @@ class StartSession(Op[bool]):
         lifetime: how long it lasts at most, rotations included.
         max_live: sessions a person may have; the longest unused are ended.
         ends: the id that the browser presented, if any: it is ended (ASVS 7.2.4).
+        auth_time: when the person last proved who they are; ``None`` for *now*. A remember token proves nothing about the person, so its
+            session must not count as fresh.
     """
 
     user: UserId
@@ -147,6 +149,7 @@ class StartSession(Op[bool]):
     network: str = ""
     max_live: int = 20
     ends: SessionKey | None = None
+    auth_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
