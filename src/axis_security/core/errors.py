@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 _EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
+_OWN: Final = frozenset({"what", "why", "fix", "facts"})
 
 
 class AxisError(Exception):
@@ -57,7 +58,9 @@ class AxisError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Subclasses narrow __init__, so the default (call the class with args) would fail in a worker's result queue.
-        return _rebuild, (type(self), self.what, self.why, self.fix, dict(self.facts))
+        # Plain attributes of a subclass (`retry_after`) travel too; richer ones may hold what no queue can take.
+        more = {name: value for name, value in vars(self).items() if name not in _OWN and isinstance(value, (str, int, float))}
+        return _rebuild, (type(self), self.what, self.why, self.fix, dict(self.facts)), more
 
     def public(self) -> Mapping[str, str]:
         """The answer for a stranger: the code and one fixed sentence, no detail."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -165,7 +166,11 @@ class MalformedEvent(AxisError):
     code = "events.malformed"
 
 
-_CONTROL: Final = {i: f"\\x{i:02x}" for i in (*range(32), 127)} | {0x2028: "\\u2028", 0x2029: "\\u2029"}
+# C0 and C1 controls (a terminal obeys 0x9b as it does ESC), line separators, what turns the reading direction, and halves of
+# surrogate pairs, which no store can encode.
+_CONTROL: Final = {i: f"\\x{i:02x}" for i in (*range(32), *range(127, 160))} | {
+    i: f"\\u{i:04x}" for i in (0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), *range(0xD800, 0xE000))
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +188,7 @@ class AuditEvent:
         detail: the kind's own fields, from :data:`FIELDS`.
 
     Raises:
-        MalformedEvent: an undeclared field, a value that is no short scalar, or a naive time.
+        MalformedEvent: an undeclared field, a value that is no short scalar (nor is NaN, which JSON lacks), or a naive time.
     """
 
     kind: EventKind
@@ -199,14 +204,14 @@ class AuditEvent:
     detail: Mapping[str, Scalar] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.at.tzinfo is None:
+        if self.at.utcoffset() is None:
             raise _malformed(self.kind, "its time has no zone")
         unknown = self.detail.keys() - FIELDS[self.kind]
         if unknown:
             raise _malformed(self.kind, f"it does not declare the fields {sorted(unknown)}")
         put = object.__setattr__
         put(self, "detail", MappingProxyType({name: _clean(self.kind, name, value) for name, value in self.detail.items()}))
-        for name in ("target", "reason", "request"):
+        for name in ("role", "session", "target", "reason", "request"):
             put(self, name, _clean(self.kind, name, getattr(self, name)))
 
     @classmethod
@@ -259,6 +264,8 @@ def _malformed(kind: EventKind, why: str) -> MalformedEvent:
 
 
 def _clean(kind: EventKind, name: str, value: object) -> Scalar:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _malformed(kind, f"`{name}` is not a finite number")
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if not isinstance(value, str):

@@ -13,7 +13,7 @@ from typing import ClassVar, Final, Self
 
 from axis_security.core.errors import MalformedId
 
-__all__ = ["IdValue", "KeyType", "TenantId", "UserId"]
+__all__ = ["IdValue", "KeyType", "TenantId", "UserId", "parse_id"]
 
 IdValue = uuid.UUID | int | str
 
@@ -112,7 +112,7 @@ def parse_id(text: str, key_type: KeyType) -> IdValue:
     """Read the text form of an id back as *key_type*.
 
     Raises:
-        MalformedId: *text* is not the canonical spelling of a value of that type.
+        MalformedId: *text* is not the canonical spelling of an id of that type.
     """
     try:
         value: IdValue = {KeyType.UUID: uuid.UUID, KeyType.INT: int, KeyType.TEXT: str}[key_type](text)
@@ -122,4 +122,6 @@ def parse_id(text: str, key_type: KeyType) -> IdValue:
         raise MalformedId(
             what="malformed id", why=f"not the canonical text of a {key_type.value}", fix="pass the id exactly as it was issued"
         )
+    # What no id may be (negative, out of range, invisible) must not come back as one by being read.
+    _check("object", value)
     return value

@@ -41,7 +41,7 @@ class Principal:
 
     Raises:
         MalformedId: an id has no accepted spelling.
-        ConfigError: the role's name or the time is malformed.
+        ConfigError: the role's name, the handle, the assurance or the time is malformed.
     """
 
     tenant: TenantId
@@ -75,7 +75,14 @@ class Principal:
                 why="a handle is visible ASCII of at most 128 characters",
                 fix="pass the handle the session store gave",
             )
-        if auth_time is not None and auth_time.tzinfo is None:
+        if isinstance(assurance, bool) or assurance not in set(Assurance):
+            # True would read as one factor.
+            raise ConfigError(
+                what="malformed assurance",
+                why="it is none of Assurance.NONE, AAL1 and AAL2",
+                fix="pass a member of Assurance",
+            )
+        if auth_time is not None and (not isinstance(auth_time, datetime) or auth_time.utcoffset() is None):
             raise ConfigError(
                 what="naive authentication time",
                 why="a datetime without a zone names no moment",

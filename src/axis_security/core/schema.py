@@ -20,6 +20,8 @@ SCHEMA: Final = "axis"
 """The one schema that holds everything of ours."""
 
 _ROLE: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}", re.ASCII)
+# Unquoted, these are not names in GRANT and ALTER ROLE: `TO public` is everybody, `TO current_user` whoever runs the statement.
+_NOT_ROLES: Final = frozenset({"public", "none", "user", "current_user", "current_role", "session_user", "all"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +45,12 @@ class DatabaseRoles:
 
     def __post_init__(self) -> None:
         names = [getattr(self, f.name) for f in fields(self)]
-        if any(_ROLE.fullmatch(name) is None or name.startswith("pg_") for name in names) or len(set(names)) != len(names):
+        if any(_ROLE.fullmatch(name) is None or name.startswith("pg_") or name in _NOT_ROLES for name in names) or len(set(names)) != len(
+            names
+        ):
             raise ConfigError(
                 what="unusable database role names",
-                why="each must be a distinct plain lower-case identifier, at most 63 characters, not starting with `pg_`",
+                why="each must be a distinct plain lower-case identifier, at most 63 characters, not starting with `pg_` and no word of SQL for a role",
                 fix="use names such as axis_owner, axis_app, axis_system, axis_guard",
             )
 

@@ -53,6 +53,10 @@ class Secret(Generic[T]):
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret cannot be pickled or copied; call reveal() where it is used")
 
+    def __getstate__(self) -> NoReturn:
+        # object's own would hand the slots to any serialiser that asks.
+        self.__reduce__()
+
     def __copy__(self) -> NoReturn:
         self.__reduce__()
 
