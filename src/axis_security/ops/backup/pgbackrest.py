@@ -1,0 +1,327 @@
+"""Backups with pgBackRest: its configuration rendered from the settings, its passphrase from the secrets manager by environment.
+
+The passphrase is in no file and in no argument: each call gets it as ``PGBACKREST_REPO1_CIPHER_PASS``, which only the same account and root can see. WAL
+goes the same way, since PostgreSQL calls ``axis-security backup wal-push``, which fetches the passphrase and calls pgBackRest.
+
+pgBackRest encrypts with AES-256-CBC and has no authentication of its own; what was changed shows by checksums inside the encrypted manifest, when it is
+verified or restored. A new key is a new repository (``g2`` beside ``g1``).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from axis_security.core.checks import CheckResult, Finding, Severity
+from axis_security.core.errors import ConfigError
+from axis_security.ops.backup.driver import ArchivedWal, Artefact, Backup, BackupKind, Inventory, Progress, silent
+from axis_security.ops.backup.errors import BackupDamaged, BackupError, ProgramFailed, WrongBackupKey
+from axis_security.ops.backup.process import Account
+from axis_security.ops.backup.restoring import empty_directory, plan_restore, recovery_target
+from axis_security.ops.backup.settings import BackupKeys, BackupSettings
+from axis_security.ops.backup.wal import check_archived_name
+
+__all__ = ["PgBackRestDriver", "render_configuration"]
+
+_MAGIC: Final = b"Salted__"
+_OPTIONS: Final = re.compile(
+    r"repo1-(type|bundle|s3-(bucket|endpoint|region|uri-style|key-type|role|kms-key-id)|azure-(account|container|endpoint|key-type|uri-style)"
+    r"|gcs-(bucket|endpoint|key-type)|storage-(ca-file|ca-path|host|port))"
+    r"|compress-(type|level)|buffer-size|(io|db|protocol)-timeout|archive-timeout",
+    re.ASCII,
+)
+"""What a host may set. By a list of what is allowed: among the rest are options that drop WAL (``archive-push-queue-max``), count instead of date
+(``repo-retention-*``), or skip checks."""
+
+_SECRET_OPTIONS: Final = re.compile(r"repo1-(s3-(key|key-secret|token)|azure-key|gcs-key)", re.ASCII)
+_PROGRESS: Final = re.compile(r"(?:backup|restore) file .*?\([^()]*?([\d.]+)%\)")
+_SEGMENT_FILE: Final = re.compile(r"([0-9A-F]{24})-[0-9a-f]{40}(?:\.\w+)?$", re.ASCII)
+# pgBackRest's own exit statuses (src/common/error.auto.c of its source).
+_CRYPTO: Final = 95
+_NOT_FOUND: Final = 1
+
+
+def render_configuration(settings: BackupSettings, generation: int) -> str:
+    """pgBackRest's configuration for one generation of the repository.
+
+    Raises:
+        ConfigError: an option that is not on the list of allowed ones.
+    """
+    for name in settings.options:
+        if _OPTIONS.fullmatch(name) is None:
+            raise ConfigError(
+                what=f"the pgBackRest option `{name}` cannot be set here",
+                why="it is ours (path, encryption, retention by time), would drop WAL or skip a check, or is a secret",
+                fix="remove it; secrets go to `secret_options`, retention to the policy",
+            )
+    for name in settings.secret_options:
+        if _SECRET_OPTIONS.fullmatch(name) is None:
+            raise ConfigError(what=f"`{name}` is no secret option of pgBackRest", why="only access keys are passed so", fix="remove it")
+    days = max(1, math.ceil(settings.policy.retention / timedelta(days=1)))
+    chosen = {
+        "repo1-path": str(settings.root(generation)),
+        "repo1-cipher-type": "aes-256-cbc",
+        "repo1-retention-full-type": "time",
+        "repo1-retention-full": str(days),
+        "compress-type": "zst",
+        "process-max": str(settings.processes),
+        "start-fast": "y",
+        "lock-path": str(settings.state / "lock"),
+        "spool-path": str(settings.state / "spool"),
+        "log-level-file": "off",
+        "log-level-console": "off",
+        "log-level-stderr": "warn",
+        **settings.options,
+    }
+    stanza = {
+        "pg1-path": str(settings.data_dir),
+        "pg1-port": str(settings.port),
+        "pg1-socket-path": str(settings.socket_dir),
+        "pg1-user": settings.user,
+        "pg1-database": settings.database,
+    }
+    lines = ["# Written by axis-security. The passphrase is not here: it comes from the secrets manager, by environment.", "[global]"]
+    lines += [f"{name}={_one_line(value)}" for name, value in chosen.items()]
+    lines += ["", f"[{settings.stanza}]", *(f"{name}={_one_line(value)}" for name, value in stanza.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _one_line(value: str) -> str:
+    if "\n" in value or "\r" in value:
+        raise ConfigError(what="a backup setting spans lines", why="it would add options to pgBackRest's configuration", fix="correct it")
+    return value
+
+
+class PgBackRestDriver:
+    """See the module.
+
+    Args:
+        settings: where things are.
+        keys: one passphrase per generation.
+        program: pgBackRest itself.
+    """
+
+    name: Final = "pgbackrest"
+    magic: Final = _MAGIC
+
+    def __init__(self, settings: BackupSettings, keys: BackupKeys, *, program: str = "pgbackrest") -> None:
+        self._settings = settings
+        self._keys = keys
+        self._account = Account(settings.run_as)
+        self._program = program
+        self._configurations = {number: render_configuration(settings, number) for number in settings.generations}
+
+    def files(self) -> Mapping[str, str]:
+        """One configuration per generation."""
+        return {str(self._path(number)): text for number, text in self._configurations.items()}
+
+    def _path(self, generation: int) -> Path:
+        return self._settings.state / f"pgbackrest-g{generation}.conf"
+
+    def _ready(self, generation: int) -> Path:
+        path, text = self._path(generation), self._configurations[generation]
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            self._account.directory(path.parent)
+            temporary = path.with_suffix(".new")
+            temporary.write_text(text, encoding="utf-8")
+            self._account.own(temporary)
+            temporary.replace(path)
+        return path
+
+    def command(self, generation: int, verb: str, *words: str) -> tuple[list[str], dict[str, str]]:
+        """What to run for *verb*, and the environment it needs."""
+        settings = self._settings
+        env = {"PGBACKREST_REPO1_CIPHER_PASS": self._keys.text(generation).reveal()}
+        for option, secret in settings.secret_options.items():
+            env[f"PGBACKREST_{option.upper().replace('-', '_')}"] = self._keys.option(secret).reveal()
+        return [self._program, f"--config={self._ready(generation)}", f"--stanza={settings.stanza}", verb, *words], env
+
+    def _call(self, generation: int, verb: str, *words: str, on_line: Callable[[str], None] | None = None) -> str:
+        command, env = self.command(generation, verb, *words)
+        try:
+            return self._account.run(command, env=env, on_line=on_line)
+        except ProgramFailed as error:
+            if error.facts["status"] == _CRYPTO:
+                raise WrongBackupKey(name=f"g{generation}", generation=generation) from None
+            raise
+
+    def prepare(self) -> None:
+        """Write the configuration and create the stanza."""
+        self._account.directory(self._settings.state / "lock")
+        self._account.directory(self._settings.root(self._settings.active))
+        self._call(self._settings.active, "stanza-create")
+
+    def run(self, kind: BackupKind = BackupKind.FULL, progress: Progress = silent) -> Backup:
+        """Take one backup; pgBackRest lets go of old ones at its end, and resumes or removes what a killed run left at its beginning."""
+        self.prepare()
+        generation = self._settings.active
+        self._call(generation, "check")
+        known = {backup.label for backup in self._backups(generation)}
+        began = datetime.now(UTC)
+        self._call(generation, "backup", f"--type={kind}", "--log-level-console=detail", on_line=_watch("backup", progress))
+        new = [backup for backup in self._backups(generation) if backup.label not in known]
+        if not new:
+            raise BackupError(
+                what="pgBackRest lists no new backup", why=f"none was added since {began:%H:%M:%S}", fix="run `pgbackrest info`"
+            )
+        return new[-1]
+
+    def _info(self, generation: int) -> Mapping[str, Any]:
+        stanzas = json.loads(self._call(generation, "info", "--output=json") or "[]")
+        found: Mapping[str, Any] = next((each for each in stanzas if each["name"] == self._settings.stanza), {})
+        status = found.get("status", {}).get("code", 0)
+        if status == 99:  # "other": the text is in its repositories, and is a wrong passphrase or unreadable info files
+            why = "; ".join(str(repo.get("status", {}).get("message", "")) for repo in found.get("repo", ()))
+            if "CryptoError" in why or "cipher" in why:
+                raise WrongBackupKey(name=f"g{generation}", generation=generation)
+            raise BackupDamaged(name=f"g{generation}", why=why.splitlines()[0][:300] if why else "its info files cannot be read")
+        return found
+
+    def _backups(self, generation: int) -> list[Backup]:
+        out = []
+        for each in self._info(generation).get("backup", ()):
+            if each.get("error"):
+                continue  # it copied a page whose checksum was wrong: not a whole backup
+            stamp = each["timestamp"]
+            out.append(
+                Backup(
+                    label=each["label"],
+                    kind=BackupKind(each["type"]),
+                    generation=generation,
+                    started=datetime.fromtimestamp(stamp["start"], UTC),
+                    finished=datetime.fromtimestamp(stamp["stop"] + 1, UTC),  # whole seconds, cut off
+                    first_wal=each["archive"]["start"],
+                    last_wal=each["archive"]["stop"],
+                    database_bytes=int(each["info"]["size"]),
+                )
+            )
+        return out
+
+    def inventory(self) -> Inventory:
+        """Ask pgBackRest what each generation holds."""
+        backups: list[Backup] = []
+        wal: list[ArchivedWal] = []
+        for generation in self._settings.generations:
+            backups += self._backups(generation)
+            for name, entry in self._list(generation, f"archive/{self._settings.stanza}").items():
+                match = _SEGMENT_FILE.search(name)
+                if match is not None:
+                    wal.append(ArchivedWal(name=match[1], at=datetime.fromtimestamp(entry["time"] + 1, UTC)))
+        return Inventory(
+            backups=sorted(backups, key=lambda backup: backup.finished),
+            wal=sorted(wal, key=lambda each: each.name),
+            segment_bytes=self._segment_bytes(),
+        )
+
+    def _segment_bytes(self) -> int:
+        control = self._settings.data_dir / "global" / "pg_control"
+        if not control.exists():
+            return 16 << 20  # the server is lost; its default
+        text = self._account.run([self._settings.program("pg_controldata"), str(self._settings.data_dir)])
+        match = re.search(r"Bytes per WAL segment:\s+(\d+)", text)
+        return int(match[1]) if match else 16 << 20
+
+    def _list(self, generation: int, path: str) -> Mapping[str, Any]:
+        found = json.loads(self._call(generation, "repo-ls", path, "--recurse", "--output=json") or "{}")
+        return {name: entry for name, entry in found.items() if entry["type"] == "file"}
+
+    def verify(self, progress: Progress = silent) -> CheckResult:
+        """Have pgBackRest read every file and hold it against its checksum."""
+        findings, lines = [], 0
+        for generation in self._settings.generations:
+            progress("verify", 0, 0)
+            text = self._call(generation, "verify", "--verbose", "--output=text")
+            lines += text.count("backup:") + text.count("archiveId:")
+            for name, what in _damage(text):
+                findings.append(
+                    Finding(
+                        code="backup.damaged",
+                        severity=Severity.ERROR,
+                        object=f"g{generation}/{name}",
+                        what=f"`{name}` in the backup repository is damaged",
+                        why=what,
+                        fix="take a new full backup now, then find out who or what wrote there",
+                    )
+                )
+        return CheckResult(
+            name="backup.verify",
+            ok=not findings and lines > 0,
+            seen=f"{lines} sets verified, {len(findings)} damaged",
+            findings=tuple(findings),
+        )
+
+    def restore(self, into: Path, *, target: datetime | None, progress: Progress = silent) -> Backup:
+        """See :meth:`BackupDriver.restore`. Raises as the native driver's does, and :class:`ProgramFailed` for what pgBackRest refuses."""
+        backup = plan_restore(self.inventory(), target)
+        words = [f"--pg1-path={into}", f"--set={backup.label}", f"--recovery-option=restore_command={self._settings.restore_command}"]
+        words += ["--log-level-console=detail"]
+        if target is None:
+            words += ["--type=default", "--recovery-option=recovery_target_action=promote"]
+        else:
+            words += ["--type=time", f"--target={recovery_target(target)}", "--target-action=promote"]
+        with empty_directory(into, self._account):
+            self._call(backup.generation, "restore", *words, on_line=_watch("restore", progress))
+        return backup
+
+    def push_wal(self, path: Path) -> None:
+        """``pgbackrest archive-push`` into the active generation."""
+        check_archived_name(path.name)
+        self._call(self._settings.active, "archive-push", str(path))
+
+    def fetch_wal(self, name: str, into: Path) -> bool:
+        """``pgbackrest archive-get`` from the newest generation that has it."""
+        for generation in reversed(self._settings.generations):
+            try:
+                self._call(generation, "archive-get", check_archived_name(name), str(into))
+                return True
+            except ProgramFailed as error:
+                if error.facts["status"] != _NOT_FOUND:
+                    raise
+        return False
+
+    def artefacts(self) -> Iterator[Artefact]:
+        """Every file of every generation; read from the directory where it is one, else through ``repo-get --raw``."""
+        for generation in self._settings.generations:
+            root = self._settings.root(generation)
+            listed = sorted(self._list(generation, "").items(), key=lambda item: item[1].get("time", 0))
+            for name, entry in listed:
+                yield Artefact(
+                    name=f"g{generation}/{name}", bytes=int(entry.get("size", 0)), open=self._opener(generation, root / name, name)
+                )
+
+    def _opener(self, generation: int, path: Path, name: str) -> Callable[[], BinaryIO]:
+        def read() -> BinaryIO:
+            if self._settings.options.get("repo1-type", "posix") == "posix":
+                return path.open("rb")
+            command, env = self.command(generation, "repo-get", name, "--raw")
+            with self._account.streaming(command, env=env) as process:
+                return BytesIO(process.stdout.read() if process.stdout is not None else b"")
+
+        return read
+
+
+def _watch(stage: str, progress: Progress) -> Callable[[str], None]:
+    def look(line: str) -> None:
+        match = _PROGRESS.search(line)
+        if match is not None:
+            progress(stage, int(float(match[1]) * 100), 10_000)
+
+    return look
+
+
+def _damage(text: str) -> Iterator[tuple[str, str]]:
+    """What ``pgbackrest verify`` found, from its report: ``checksum invalid: 1`` under a set's name, with the file's own line above or below it."""
+    current = "repository"
+    for line in text.splitlines():
+        named = re.search(r"(?:archiveId|backup): ([^,\s]+)", line)
+        if named:
+            current = named[1]
+        for kind, count in re.findall(r"(checksum invalid|missing|size invalid|other): (\d+)", line):
+            if int(count):
+                yield current, f"{kind}: {count}"
