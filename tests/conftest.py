@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from contextlib import ExitStack
+from typing import NoReturn, Protocol, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from axis_security.testing.cluster import Cluster
-from axis_security.testing.servers import OpenBao, Process, ServiceMissing, TlsCluster, Valkey
+from axis_security.testing.servers import OpenBao, PgBouncer, Process, ServiceMissing, TlsCluster, Valkey
+from axis_security.testing.valkey_cluster import ValkeyCluster
 
 settings.register_profile("ci", max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=False)
 settings.register_profile("nightly", max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -23,17 +25,22 @@ def cluster(axis_cluster: Cluster) -> Cluster:
     return axis_cluster
 
 
-S = TypeVar("S", bound=Process | Cluster)
+S = TypeVar("S", bound=Process | Cluster | ValkeyCluster)
+
+
+def service_missing(missing: ServiceMissing) -> NoReturn:
+    """Skip the test, with the line that installs what it lacks; in CI, fail it."""
+    # In CI everything is installed: a skip there would be a hole that nobody sees.
+    if os.environ.get("AXIS_REQUIRE_SERVICES"):
+        pytest.fail(str(missing))
+    pytest.skip(f"{missing.what}; {missing.fix}")
 
 
 def _started(make: Callable[[], S]) -> Iterator[S]:
     try:
         server = make()
     except ServiceMissing as missing:
-        # In CI everything is installed: a skip there would be a hole that nobody sees.
-        if os.environ.get("AXIS_REQUIRE_SERVICES"):
-            pytest.fail(str(missing))
-        pytest.skip(f"{missing.what}; {missing.fix}")
+        service_missing(missing)
     with server:
         yield server
 
@@ -54,3 +61,34 @@ def valkey() -> Iterator[Valkey]:
 def tls_cluster() -> Iterator[TlsCluster]:
     """A PostgreSQL 17 with TLS for this test process."""
     yield from _started(TlsCluster)
+
+
+@pytest.fixture(scope="session")
+def valkey_cluster() -> Iterator[ValkeyCluster]:
+    """Three Valkey servers in one cluster, for this test process."""
+    yield from _started(ValkeyCluster)
+
+
+class StartPgBouncer(Protocol):
+    """Starts a PgBouncer in front of the session's PostgreSQL, for *users*."""
+
+    def __call__(self, *users: str, pool_size: int = 4, mode: str = "transaction") -> PgBouncer:
+        """A running one, stopped when the test ends."""
+        ...
+
+
+@pytest.fixture
+def pgbouncer(cluster: Cluster) -> Iterator[StartPgBouncer]:
+    """Starts poolers in front of this process's PostgreSQL."""
+    if not isinstance(cluster, Cluster):
+        pytest.skip("the server that AXIS_TEST_DSN names may not trust a pooler; unset it")
+    with ExitStack() as started:
+
+        def start(*users: str, pool_size: int = 4, mode: str = "transaction") -> PgBouncer:
+            try:
+                pooler = PgBouncer(cluster, users=users, pool_size=pool_size, mode=mode)
+            except ServiceMissing as missing:
+                service_missing(missing)
+            return started.enter_context(pooler)
+
+        yield start

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from axis_security.testing.servers import TlsCluster as TlsCluster
     from axis_security.testing.servers import Valkey as Valkey
     from axis_security.testing.sink import MemorySink as MemorySink
+    from axis_security.testing.valkey_cluster import ValkeyCluster as ValkeyCluster
 
 _HOME: Final = {
     "Cluster": "cluster",
@@ -29,9 +30,21 @@ _HOME: Final = {
     "TestServer": "cluster",
     "TlsCluster": "servers",
     "Valkey": "servers",
+    "ValkeyCluster": "valkey_cluster",
 }
 
-__all__ = ["Cluster", "ManualClock", "MemorySink", "OpenBao", "PgBouncer", "ServiceMissing", "TestServer", "TlsCluster", "Valkey"]
+__all__ = [
+    "Cluster",
+    "ManualClock",
+    "MemorySink",
+    "OpenBao",
+    "PgBouncer",
+    "ServiceMissing",
+    "TestServer",
+    "TlsCluster",
+    "Valkey",
+    "ValkeyCluster",
+]
 
 
 def __getattr__(name: str) -> Any:

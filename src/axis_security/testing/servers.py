@@ -28,7 +28,7 @@ from typing import Any, ClassVar, Final, Self
 from axis_security.core.errors import AxisError
 from axis_security.testing.cluster import Cluster, ClusterFailed, clean_env, free_port, give_to_server, unprivileged
 
-__all__ = ["OpenBao", "PgBouncer", "Process", "ServiceMissing", "TlsCluster", "Valkey"]
+__all__ = ["OpenBao", "PgBouncer", "Process", "ServiceMissing", "TlsCluster", "Valkey", "debian_bin_dir"]
 
 _START_SECONDS: Final = 30.0
 
@@ -191,7 +191,7 @@ class Valkey(Process):
 
     def __init__(self, settings: Mapping[str, str] | None = None) -> None:
         super().__init__()
-        self._settings = dict(settings or {})
+        self.settings: Final[Mapping[str, str]] = dict(settings or {})
         self._program = _valkey_program()
 
     @property
@@ -208,7 +208,7 @@ class Valkey(Process):
             "save": "",
             "appendonly": "no",
             "daemonize": "no",
-            **self._settings,
+            **self.settings,
         }
         return [str(self._program), *(word for name, value in settings.items() for word in (f"--{name}", value))]
 
@@ -373,6 +373,18 @@ def make_certificates(names: Sequence[str]) -> tuple[bytes, bytes, bytes]:
     pem = serialization.Encoding.PEM
     key = leaf_key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return authority.public_bytes(pem), leaf.public_bytes(pem), key
+
+
+def debian_bin_dir(major: int) -> Path:
+    """Where Debian keeps the server programs of PostgreSQL *major*: ``Cluster(bin_dir=debian_bin_dir(15))``.
+
+    Raises:
+        ServiceMissing: the package is not installed.
+    """
+    path = Path(f"/usr/lib/postgresql/{major}/bin")
+    if not (path / "postgres").exists():
+        raise ServiceMissing(program=f"PostgreSQL {major}", install=f"apt-get install postgresql-{major}")
+    return path
 
 
 def _from_wheel(package: str, relative: str, program: str, install: str) -> Path:
