@@ -141,5 +141,5 @@ def test_the_machine_needs_each_half_of_the_binder(notes: Notes, monkeypatch: py
 
         monkeypatch.setattr(bind.TenantBinder, "begin", stale)
     made = {name: install(engine, binder=notes.binder, posture=None) for name, engine in engines(notes, sizes=(1,)).items()}
-    with laboratory(notes, made) as lab, pytest.raises(Exception):  # noqa: B017  # a leak, or what the server says
+    with laboratory(notes, made) as lab, pytest.raises(Exception):  # a leak, or what the server says
         run(lab, 300, phases=(Phase.generate,))

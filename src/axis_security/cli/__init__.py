@@ -15,7 +15,6 @@ COMMANDS: Final = {
     "backup": "Take, check, drill and restore encrypted backups.",
     "demo": "Attack one workspace from another, on a real PostgreSQL.",
     "disclosure": "Write and check security.txt (RFC 9116).",
-    "rbac": "Show who may do what, and why.",
     "passwords": "Calibrate the cost of a hash; build the breached-password filter.",
     "rbac": "Show the policy as a table; explain a decision.",
     "secrets": "Mint keys, and find secrets in source.",
@@ -28,7 +27,9 @@ def main() -> None:
     """Run the command line; ends the process."""
     try:
         root = _root()
-    except ImportError:
+    except ModuleNotFoundError as missing:
+        if missing.name != "click":
+            raise
         sys.exit("axis-security: the command line needs click and rich.\nFix: pip install 'axis-security[cli]'")
     root.main(prog_name="axis-security")
 

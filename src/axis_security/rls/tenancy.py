@@ -195,7 +195,9 @@ class Tenancy:
         """
         if self._system is None:
             raise ConfigError(
-                what="there is no system login", why="install() was given no system engine", fix="tenancy.install(engine, system=system_engine)"
+                what="there is no system login",
+                why="install() was given no system engine",
+                fix="tenancy.install(engine, system=system_engine)",
             )
         return self._system.open(reason=reason, lasting=lasting)
 

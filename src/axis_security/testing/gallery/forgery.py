@@ -84,7 +84,11 @@ def _grant(statement: str, undo: str | None = None) -> Callable[[World], None]:
 
 
 def _give_getter_away(world: World) -> None:
-    world.admin("ALTER FUNCTION axis.context() OWNER TO {app}", "GRANT EXECUTE ON FUNCTION axis.context() TO {guard}", "GRANT CREATE ON SCHEMA axis TO {app}")
+    world.admin(
+        "ALTER FUNCTION axis.context() OWNER TO {app}",
+        "GRANT EXECUTE ON FUNCTION axis.context() TO {guard}",
+        "GRANT CREATE ON SCHEMA axis TO {app}",
+    )
 
 
 _VIEWER = Principal(tenant="globex", user="victor", role="viewer")
