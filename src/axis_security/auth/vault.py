@@ -171,7 +171,7 @@ def _register(r: p.Register) -> VaultCall:
 def _start(r: s.StartSession) -> VaultCall:
     return _call(
         "SELECT axis.vault_start_session(%s::text, %s::text, %s::uuid, %s::bytea, %s::int, %s::timestamptz, %s::interval, %s::interval, "
-        "%s::smallint, %s::text[], %s::text, %s::text, %s::text, %s::int, %s::text, %s::bytea[])",
+        "%s::smallint, %s::text[], %s::text, %s::text, %s::text, %s::int, %s::text, %s::bytea[], %s::timestamptz)",
         account_key(r.user),
         s.session_route(r.user),
         r.handle,
@@ -188,6 +188,7 @@ def _start(r: s.StartSession) -> VaultCall:
         r.max_live,
         None if r.ends is None else r.ends.route,
         None if r.ends is None else p.digests_of(r.ends.candidates),
+        r.auth_time,
     )
 
 
@@ -288,6 +289,7 @@ _ACCOUNTS: Final[Mapping[type, Callable[[Any], VaultCall]]] = {
         read=_account,
     ),
     p.AccountOf: lambda r: _call("SELECT * FROM axis.vault_account_of(%s::text)", account_key(r.user), read=_account),
+    p.FindAccount: lambda r: _call("SELECT * FROM axis.vault_find_account(%s::text)", _who(r.identifier)[1], read=_account),
     p.SetActive: lambda r: _call(
         "SELECT * FROM axis.vault_set_active(%s::text, %s::boolean)", account_key(r.user), r.active, read=_account
     ),

@@ -59,6 +59,12 @@ ACCOUNT_FUNCTIONS: Final = (
         FROM axis.vault_account a WHERE a.account = p_account;""",
     ),
     VaultFunction(
+        "vault_find_account(p_identifier text)",
+        _ACCOUNT,
+        """
+    RETURN QUERY SELECT o.* FROM axis.vault_account a, axis.vault_account_of(a.account) o WHERE a.identifier = p_identifier;""",
+    ),
+    VaultFunction(
         "vault_note_pattern(p_settings text)",
         "void",
         """

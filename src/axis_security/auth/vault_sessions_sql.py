@@ -107,7 +107,7 @@ END""",
     VaultFunction(
         "vault_start_session(p_account text, p_route text, p_handle uuid, p_digest bytea, p_epoch integer, p_now timestamptz, p_idle interval, "
         "p_lifetime interval, p_assurance smallint, p_methods text[], p_tenant text, p_client text, p_network text, p_max integer, "
-        "p_ends_route text, p_ends bytea[])",
+        "p_ends_route text, p_ends bytea[], p_auth_time timestamptz)",
         "boolean",
         f"""
     -- The lock makes the cap exact, and a password change either sees this session or is seen here.
@@ -121,7 +121,7 @@ END""",
         SELECT s.handle FROM axis.vault_session s WHERE s.account = p_account
         ORDER BY s.seen_at DESC, s.started_at DESC, s.handle OFFSET greatest(p_max, 1) - 1));
     INSERT INTO axis.vault_session
-        VALUES (p_handle, p_account, p_route, p_epoch, p_tenant, p_assurance, p_methods, p_now, p_now, p_now, p_idle, p_now + p_lifetime,
+        VALUES (p_handle, p_account, p_route, p_epoch, p_tenant, p_assurance, p_methods, coalesce(p_auth_time, p_now), p_now, p_now, p_idle, p_now + p_lifetime,
             p_client, p_network);
     INSERT INTO axis.vault_session_id VALUES (p_digest, p_handle, NULL);
     RETURN true;""",

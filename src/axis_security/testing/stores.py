@@ -32,9 +32,10 @@ from axis_security.auth.factors import (
 from axis_security.core.errors import AxisError
 from axis_security.core.ids import UserId
 
-__all__ = ["CALLERS", "FACTOR_CASES", "FACTOR_RACES", "NotConforming", "Perform", "race"]
+__all__ = ["CALLERS", "FACTOR_CASES", "FACTOR_RACES", "Case", "NotConforming", "Perform", "race"]
 
 Perform = Callable[[Any], Any]
+Case = Callable[[Perform], None]
 CALLERS: Final = 50
 
 

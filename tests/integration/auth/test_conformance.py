@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Final
 
 import pytest
 from tests.integration.auth.conftest import VaultWorld
 
 from axis_security.testing.factors import MemoryFactors
-from axis_security.testing.stores import FACTOR_CASES, FACTOR_RACES, Perform
+from axis_security.testing.session_store_cases import SESSION_CASES, SESSION_RACES, THROTTLE_CASES, THROTTLE_RACES
+from axis_security.testing.store_cases import ACCOUNT_CASES, ACCOUNT_RACES
+from axis_security.testing.stores import FACTOR_CASES, FACTOR_RACES, Case
 
 ROUNDS: Final = 200 if os.environ.get("AXIS_TEST_PROFILE") == "nightly" else 3
-Case = Callable[[Perform], None]
+CASES: Final = (*FACTOR_CASES, *ACCOUNT_CASES, *SESSION_CASES, *THROTTLE_CASES)
+RACES: Final = (*FACTOR_RACES, *ACCOUNT_RACES, *SESSION_RACES, *THROTTLE_RACES)
 
 
 def named(case: Case) -> str:
     return case.__name__
 
 
-@pytest.mark.parametrize("case", FACTOR_CASES, ids=named)
-def test_postgres_factors(world: VaultWorld, case: Case) -> None:
-    """The vault keeps the contract of factors."""
+@pytest.mark.parametrize("case", CASES, ids=named)
+def test_postgres(world: VaultWorld, case: Case) -> None:
+    """The vault keeps the contract."""
     case(world.vault.perform)
 
 
-@pytest.mark.parametrize("case", FACTOR_RACES, ids=named)
-def test_postgres_factors_race(world: VaultWorld, case: Case) -> None:
+@pytest.mark.parametrize("case", RACES, ids=named)
+def test_postgres_race(world: VaultWorld, case: Case) -> None:
     """The vault has one winner among fifty."""
     for _ in range(ROUNDS):
         case(world.vault.perform)
 
 
 @pytest.mark.parametrize("case", [*FACTOR_CASES, *FACTOR_RACES], ids=named)
-def test_memory_factors(case: Case) -> None:
+def test_memory(case: Case) -> None:
     """The store for tests keeps the contract too, so that tests on it mean something."""
     case(MemoryFactors().perform)
