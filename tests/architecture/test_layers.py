@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import axis_security
+
 ROOT = Path(__file__).parents[2]
 SRC = ROOT / "src" / "axis_security"
 
@@ -52,7 +54,7 @@ def imports(tree: ast.Module, *, top_only: bool) -> Iterator[str]:
     """Names of imported modules; with *top_only*, only those that importing the module imports."""
     skipped: set[ast.AST] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+        if top_only and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
             skipped.update(child for part in node.body for child in ast.walk(part))
         if top_only and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             skipped.update(child for child in ast.walk(node) if child is not node)
@@ -61,24 +63,76 @@ def imports(tree: ast.Module, *, top_only: bool) -> Iterator[str]:
             continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            yield "axis_security.(relative)"  # nobody can see where it leads; there are none
+        elif isinstance(node, ast.ImportFrom) and node.module == "axis_security":
+            # A package, or a name of the front door, which stands for the module it comes from.
+            yield from (axis_security._HOME.get(alias.name, f"axis_security.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
 
 
-def test_imports_go_down_only() -> None:
-    """No module imports from a higher layer, and auth, rbac and rls know nothing of one another, not even inside functions."""
+def wrong_layers(relative: str, tree: ast.Module) -> list[str]:
+    """Imports of the module at *relative* that go up, or across layer 2."""
+    package = relative.partition("/")[0]
     wrong = []
-    for path, tree in modules():
-        package = path.relative_to(SRC).parts[0]
-        if package not in LAYERS:
+    for name in imports(tree, top_only=False):
+        match = re.match(r"axis_security\.(\(relative\)|\w+)", name)
+        if match is None or match[1] == package or match[1] not in {*LAYERS, "(relative)"}:
             continue
-        for name in imports(tree, top_only=False):
-            match = re.match(r"axis_security\.(\w+)", name)
-            if match is None or match[1] == package or match[1] not in LAYERS:
-                continue
-            if LAYERS[match[1]] > LAYERS[package] or (LAYERS[match[1]] == LAYERS[package] == 2):
-                wrong.append(f"{path.relative_to(SRC)} imports {name}")
+        if match[1] == "(relative)" or LAYERS[match[1]] > LAYERS[package] or (LAYERS[match[1]] == LAYERS[package] == 2):
+            wrong.append(f"{relative} imports {name}")
+    return wrong
+
+
+def test_imports_go_down_only() -> None:
+    """No module imports from a higher layer, and auth, rbac and rls know nothing of one another: not inside functions, not for types."""
+    wrong: list[str] = []
+    for path, tree in modules():
+        relative = path.relative_to(SRC).as_posix()
+        if relative.partition("/")[0] in LAYERS:
+            wrong += wrong_layers(relative, tree)
     assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("relative", "source"),
+    [
+        ("auth/x.py", "from axis_security.rls.model import Model"),
+        ("auth/x.py", "import axis_security.rbac.guard as g"),
+        ("auth/x.py", "def f():\n    from axis_security import rls"),
+        ("rls/x.py", "from axis_security import Principal, requires"),
+        ("core/x.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from axis_security.crypto.keys import Key"),
+        ("ops/x.py", "from axis_security.testing.cluster import Cluster"),
+        ("auth/x.py", "from ..rls import model"),
+    ],
+)
+def test_a_wrong_import_is_seen(relative: str, source: str) -> None:
+    """The control: each way of writing an import that the rule forbids turns it red."""
+    assert len(wrong_layers(relative, ast.parse(source))) == 1
+
+
+def test_a_right_import_is_left_alone() -> None:
+    """The other control: what goes down, or stays, is no finding."""
+    source = (
+        "import os\nfrom axis_security import Principal\nfrom axis_security.auth.totp import x\nfrom axis_security.core.ids import TenantId"
+    )
+    assert wrong_layers("auth/y.py", ast.parse(source)) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "top"),
+    [
+        ("import psycopg", True),
+        ("try:\n    import psycopg\nexcept ImportError: pass", True),
+        ("class A:\n    import psycopg", True),
+        ("def f():\n    import psycopg", False),
+        ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import psycopg", False),
+    ],
+)
+def test_what_importing_a_module_imports_is_seen(source: str, *, top: bool) -> None:
+    """An import in a try or a class body counts as one at the top; one in a function, or for types only, does not."""
+    assert ("psycopg" in set(imports(ast.parse(source), top_only=True))) is top
 
 
 def test_core_is_standard_library_only() -> None:
@@ -124,6 +178,14 @@ def test_the_front_door_loads_no_framework_driver_or_orm() -> None:
         f"print(sorted({DRIVERS | OPTIONAL | REQUIRED!r} & {{name.partition('.')[0] for name in sys.modules}}))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_the_front_door_stays_small() -> None:
+    """`import axis_security` loads itself and little of the standard library; the time is measured by `python -m benchmarks import_time`."""
+    code = "import sys; before = set(sys.modules); import axis_security; print(*sorted(set(sys.modules) - before))"
+    loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert [name for name in loaded if name.startswith("axis_security")] == ["axis_security"]
+    assert len(loaded) < 60, loaded
 
 
 def test_every_name_of_the_front_door_exists() -> None:
