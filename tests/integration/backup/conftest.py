@@ -76,6 +76,8 @@ class Site:
             "scratch": f'"{self.home / "scratch"}"',
             "state": f'"{self.home / "state"}"',
             "helper": str([*self.helper, "--config", str(self.config)]),
+            # A damaged file stays damaged: no second try, after 15 s, within a test.
+            **({"options": '{"job-retry" = "0"}'} if self.driver == "pgbackrest" else {}),
             **({"run_as": f'"{RUN_AS}"'} if RUN_AS else {}),
             **changes,
         }

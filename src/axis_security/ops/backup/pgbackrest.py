@@ -33,7 +33,7 @@ _MAGIC: Final = b"Salted__"
 _OPTIONS: Final = re.compile(
     r"repo1-(type|bundle|s3-(bucket|endpoint|region|uri-style|key-type|role|kms-key-id)|azure-(account|container|endpoint|key-type|uri-style)"
     r"|gcs-(bucket|endpoint|key-type)|storage-(ca-file|ca-path|host|port))"
-    r"|compress-(type|level)|buffer-size|(io|db|protocol)-timeout|archive-timeout",
+    r"|compress-(type|level)|buffer-size|(io|db|protocol)-timeout|archive-timeout|job-retry(-interval)?",
     re.ASCII,
 )
 """What a host may set. By a list of what is allowed: among the rest are options that drop WAL (``archive-push-queue-max``), count instead of date
@@ -45,6 +45,8 @@ _SEGMENT_FILE: Final = re.compile(r"([0-9A-F]{24})-[0-9a-f]{40}(?:\.\w+)?$", re.
 # pgBackRest's own exit statuses (src/common/error.auto.c of its source).
 _CRYPTO: Final = 95
 _NOT_FOUND: Final = 1
+_OTHER: Final = 99
+"""pgBackRest's word, in a stanza's status, for an error that each repository's own message tells."""
 
 
 def render_configuration(settings: BackupSettings, generation: int) -> str:
@@ -173,14 +175,17 @@ class PgBackRestDriver:
         return new[-1]
 
     def _info(self, generation: int) -> Mapping[str, Any]:
-        stanzas = json.loads(self._call(generation, "info", "--output=json") or "[]")
+        stanzas = json.loads(
+            self._call(generation, "info", "--output=json") or "[]", strict=False
+        )  # it leaves line ends in messages as they are
         found: Mapping[str, Any] = next((each for each in stanzas if each["name"] == self._settings.stanza), {})
         status = found.get("status", {}).get("code", 0)
-        if status == 99:  # "other": the text is in its repositories, and is a wrong passphrase or unreadable info files
-            why = "; ".join(str(repo.get("status", {}).get("message", "")) for repo in found.get("repo", ()))
-            if "CryptoError" in why or "cipher" in why:
+        if status == _OTHER:
+            why = " ".join(str(repo.get("status", {}).get("message", "")) for repo in found.get("repo", ()))
+            # Without a MAC a wrong passphrase may well give bytes instead of an error. The message then shows them: it goes no further.
+            if re.search(r"\[?(Crypto|Format)Error", why):
                 raise WrongBackupKey(name=f"g{generation}", generation=generation)
-            raise BackupDamaged(name=f"g{generation}", why=why.splitlines()[0][:300] if why else "its info files cannot be read")
+            raise BackupDamaged(name=f"g{generation}", why="pgBackRest cannot read its info files")
         return found
 
     def _backups(self, generation: int) -> list[Backup]:
@@ -236,9 +241,9 @@ class PgBackRestDriver:
         findings, lines = [], 0
         for generation in self._settings.generations:
             progress("verify", 0, 0)
-            text = self._call(generation, "verify", "--verbose", "--output=text")
-            lines += text.count("backup:") + text.count("archiveId:")
-            for name, what in _damage(text):
+            text = self._call(generation, "verify", "--verbose", "--output=text", "--log-level-console=info")
+            lines += len(set(re.findall(r"(?:backup|archiveId): ([^,\s]+), total|backup: ([^,\s]+), status", text)))
+            for name, what in _damage(text).items():
                 findings.append(
                     Finding(
                         code="backup.damaged",
@@ -315,13 +320,15 @@ def _watch(stage: str, progress: Progress) -> Callable[[str], None]:
     return look
 
 
-def _damage(text: str) -> Iterator[tuple[str, str]]:
-    """What ``pgbackrest verify`` found, from its report: ``checksum invalid: 1`` under a set's name, with the file's own line above or below it."""
+def _damage(text: str) -> Mapping[str, str]:
+    """What ``pgbackrest verify`` found, by file where it names one, else by set."""
+    named = {name: f"{kind} is wrong" for kind, name in re.findall(r"invalid (checksum|size) '([^']+)'", text)}
+    named |= dict.fromkeys(re.findall(r"missing '([^']+)'", text), "it is missing")
     current = "repository"
     for line in text.splitlines():
-        named = re.search(r"(?:archiveId|backup): ([^,\s]+)", line)
-        if named:
-            current = named[1]
+        match = re.search(r"(?:archiveId|backup): ([^,\s]+)", line)
+        current = match[1] if match else current
         for kind, count in re.findall(r"(checksum invalid|missing|size invalid|other): (\d+)", line):
-            if int(count):
-                yield current, f"{kind}: {count}"
+            if int(count) and not any(current in name for name in named):
+                named[current] = f"{kind}: {count}"
+    return named

@@ -83,6 +83,8 @@ class Backups:
                     why=f"archive_mode is {known.archive_mode}: a backup could not be carried to a point in time",
                     fix="set what `axis-security backup plan` prints, and restart the server",
                 )
+            # Two: when the second begins, the first is known to be committed, so every moment after the backup has a canary that is due.
+            plant_canary(connection)
             plant_canary(connection)
         if kind is None:
             full = [

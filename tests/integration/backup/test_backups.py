@@ -1,0 +1,330 @@
+"""Both drivers on real servers: what is written while a backup runs comes back to the moment, and nothing else does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from axis_security.core.checks import CheckResult
+from axis_security.ops.backup import Backups, RestoredSite
+from axis_security.ops.backup.errors import BackupDamaged, BackupError, ProgramFailed, WalMissing, WrongBackupKey
+from axis_security.ops.backup.records import append_record, last_hash, verify_records
+from axis_security.testing.cluster import clean_env
+
+MARKER = "zebra-quartz-canal-7719"
+
+
+Site = Any  # tests/integration/backup/conftest.py
+
+
+class Writers:
+    """Sessions that insert row after row, and know when each was begun and when it was surely committed."""
+
+    def __init__(self, dsn: str, count: int = 2) -> None:
+        self.dsn, self.count = dsn, count
+        self.rows: dict[tuple[int, int], tuple[datetime, datetime]] = {}
+        self._stop = threading.Event()
+
+    def _write(self, writer: int) -> None:
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            number = 0
+            while not self._stop.is_set():
+                number += 1
+                began = datetime.now(UTC)
+                connection.execute("INSERT INTO ledger VALUES (%s, %s, %s)", (writer, number, f"{MARKER}-{writer}-{number}"))
+                self.rows[writer, number] = (began, datetime.now(UTC))
+                time.sleep(0.002)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        threads = [threading.Thread(target=self._write, args=(number,)) for number in range(self.count)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            for thread in threads:
+                thread.join()
+
+    def exact(self, site: RestoredSite) -> CheckResult:
+        """Each row committed by the target is there; none that was begun after it is; and nothing else."""
+        with psycopg.connect(site.dsn("postgres")) as connection:
+            found = {(writer, number): text for writer, number, text in connection.execute("SELECT writer, number, text FROM ledger")}
+            # Rows from before the writers began: the bulk of the database.
+            bulk = connection.execute("SELECT count(*), sum(id) FROM bulk").fetchone()
+        due = {key for key, (_, committed) in self.rows.items() if committed < site.target}
+        later = {key for key, (began, _) in self.rows.items() if began > site.target}
+        right = due <= found.keys() and not later & found.keys() and found.keys() <= self.rows.keys()
+        whole = all(found[writer, number] == f"{MARKER}-{writer}-{number}" for writer, number in found)
+        return CheckResult(
+            name="ledger",
+            ok=right and whole and bulk == (BULK, BULK * (BULK + 1) // 2),
+            seen=f"{len(due)} due, {len(later)} later, {len(found)} found",
+        )
+
+
+BULK = 60_000
+
+
+@pytest.fixture(scope="module")
+def busy(site: Site) -> Writers:
+    """A backup taken while writers were at work, who went on after it."""
+    with psycopg.connect(site.cluster.dsn(), autocommit=True) as connection:
+        connection.execute("CREATE TABLE ledger (writer int, number int, text text, PRIMARY KEY (writer, number))")
+        connection.execute("CREATE TABLE bulk AS SELECT i AS id, repeat(md5(i::text), 4) AS text FROM generate_series(1, %s) i", (BULK,))
+    writers = Writers(site.cluster.dsn())
+    with writers.at_work():
+        time.sleep(0.2)
+        site.backups.run()
+        time.sleep(0.5)
+    return writers
+
+
+def base_file(site: Site) -> Path:
+    """A large file of the newest backup, as stored."""
+    files: list[Path] = [
+        path for path in site.repository.rglob("*") if path.is_file() and "wal" not in path.parts and "archive" not in path.parts
+    ]
+    return max(files, key=lambda path: path.stat().st_size)
+
+
+@contextmanager
+def flipped(path: Path) -> Iterator[None]:
+    """One byte of *path* changed, for the block."""
+    whole, status = path.read_bytes(), path.stat()
+    at = len(whole) // 2
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    try:
+        yield
+    finally:
+        path.write_bytes(whole)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_a_drill_brings_back_the_moment_and_nothing_later(site: Site, busy: Writers, tmp_path: Path) -> None:
+    """Random moment while writers ran: their rows are exact at it, later ones absent, the record is hashed, and nothing is left behind."""
+    inventory = site.backups.driver.inventory()
+    first, last = inventory.backups[0].finished, max(committed for _, committed in busy.rows.values())
+    target = first + (last - first) * random.random()
+    report = site.backups.drill(invariants={"ledger": busy.exact}, target=target)
+    assert report.ok, [check.as_dict() for check in report.checks]
+    assert int(report.checks[1].seen.split()[0]) > 0, "no row was due: the target shows nothing"
+    body = {name: value for name, value in report.evidence.items() if name != "sha256"}
+    assert report.evidence["sha256"] == hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    assert report.rto_seconds > 0
+    assert list(site.settings.scratch.iterdir()) == []
+    records = tmp_path / "drills.jsonl"
+    append_record(records, report.evidence)
+    assert last_hash(records) == report.evidence["sha256"]
+    assert verify_records(records).ok
+    records.write_text(records.read_text().replace('"ok":true', '"ok":false', 1))
+    assert not verify_records(records).ok
+
+
+def test_a_drill_sees_what_does_not_hold(site: Site, busy: Writers) -> None:
+    """Control: an invariant that raises, and one that asks for rows of another moment, turn the drill red; it cleans up all the same."""
+
+    def raises(_: RestoredSite) -> CheckResult:
+        raise RuntimeError("row 4711 of Ms Doe")
+
+    def of_another_moment(restored: RestoredSite) -> CheckResult:
+        wrong = RestoredSite(data_dir=restored.data_dir, conninfo=restored.conninfo, target=datetime.now(UTC))
+        return busy.exact(wrong)
+
+    target = site.backups.driver.inventory().backups[0].finished
+    report = site.backups.drill(invariants={"raises": raises, "later": of_another_moment}, target=target)
+    assert [check.ok for check in report.checks] == [True, False, False]
+    assert "Doe" not in json.dumps(report.evidence)
+    assert list(site.settings.scratch.iterdir()) == []
+
+
+def test_nothing_stored_can_be_read(site: Site, busy: Writers) -> None:
+    """No file of the repository holds the marker that fills the table, every one has the sealed format's magic, and neither configuration nor state holds the key."""
+    driver, marker, key = site.backups.driver, MARKER.encode(), site.key_file().read_bytes()
+    files = [path for path in site.repository.rglob("*") if path.is_file() and path.name != "lock"]
+    assert len(files) > 5
+    for path in files:
+        data = path.read_bytes()
+        assert data.startswith(driver.magic), path
+        assert marker not in data, path
+    live = [path for path in (site.cluster.data_dir / "base").rglob("*") if path.is_file() and marker in path.read_bytes()]
+    assert live, "control: the marker is in the clear in the live database"
+    for path in (site.config, *(site.home / "state").rglob("*")):
+        assert not path.is_file() or key not in path.read_bytes()
+    by_name = {result.name: result for result in site.backups.check()}
+    assert by_name["backup.encryption"].ok
+    plain = site.repository / "g1" / ("wal" if site.driver == "native" else "archive") / "copy.sql"
+    plain.write_bytes(b"INSERT INTO ledger ...")
+    plain.chmod(0o644)
+    try:
+        result = next(result for result in site.backups.check() if result.name == "backup.encryption")
+        assert [finding.code for finding in result.findings] == ["backup.plaintext"], "control: a plain file is seen"
+    finally:
+        plain.unlink()
+
+
+def test_a_flipped_byte_is_caught(site: Site, busy: Writers, tmp_path: Path) -> None:
+    """One bit of the newest backup changed: verification names the damage, and a restore refuses and leaves an empty directory."""
+    assert site.backups.driver.verify().ok
+    into = site.home / "flipped"
+    with flipped(base_file(site)):
+        result = site.backups.driver.verify()
+        assert not result.ok
+        assert result.findings[0].code in {"backup.damaged", "backup.wrong_key"}
+        with pytest.raises((BackupDamaged, ProgramFailed)):
+            site.backups.restore(into)
+        assert list(into.iterdir()) == []
+    assert site.backups.driver.verify().ok
+
+
+def test_a_missing_segment_is_named(site: Site, busy: Writers) -> None:
+    """A WAL segment gone from the archive: the check and the restore name it; a target before it can still be restored to."""
+    inventory = site.backups.driver.inventory()
+    later = [wal.name for wal in inventory.wal if wal.name > inventory.backups[-1].last_wal]
+    assert later
+    gone = later[0]
+    stored = next(path for path in site.repository.rglob(f"{gone}*") if path.is_file())
+    aside = site.home / "aside"
+    stored.rename(aside)
+    try:
+        by_name = {result.name: result for result in site.backups.check()}
+        if len(later) == 1:
+            pytest.fail("there must be a segment after the missing one")
+        assert gone in [finding.object for finding in by_name["backup.wal_gap"].findings]
+        with pytest.raises(WalMissing, match=gone):
+            site.backups.restore(site.home / "gap")
+    finally:
+        aside.rename(stored)
+    assert next(result for result in site.backups.check() if result.name == "backup.wal_gap").ok
+
+
+def test_a_wrong_key_opens_nothing(site: Site, busy: Writers) -> None:
+    """With another key under the generation's number nothing is listed, verified or restored, and the archive takes no further segment under it."""
+    right = site.key_file().read_text()
+    site.mint(1)
+    try:
+        with pytest.raises(WrongBackupKey):
+            site.backups.restore(site.home / "wrong-key")
+        assert not any(result.ok for result in site.backups.check() if result.name in {"backup.age", "backup.wal_gap", "backup.window"})
+        if site.driver == "native":
+            stored = next(path for path in (site.repository / "g1" / "wal").rglob("0*") if path.is_file())
+            with pytest.raises(WrongBackupKey):
+                site.backups.driver.fetch_wal(stored.name, site.home / "x")
+            assert not (site.home / "x").exists()
+    finally:
+        path = site.key_file()
+        path.chmod(0o600)
+        path.write_text(right)
+        path.chmod(0o400)
+    assert site.backups.driver.inventory().backups
+
+
+def spawn(code: str, site: Site) -> subprocess.Popen[bytes]:
+    """Python in a process of its own, to be killed."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    text = f"import sys; from pathlib import Path; from axis_security.ops.backup import Backups; site = Backups.from_file(Path({str(site.config)!r})); {code}"
+    return subprocess.Popen([sys.executable, "-c", text], env=env, stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+def kill_with_children(process: subprocess.Popen[bytes]) -> None:
+    """At once, as the machine's end would: the process and whatever it started."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def wait_for(what: Any, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.002)
+
+
+def test_killed_in_the_middle_the_next_run_is_clean(site: Site, busy: Writers) -> None:
+    """A backup and a restore killed half-way leave no backup that counts; the next ones finish, and what was half-written is gone."""
+    known = [backup.label for backup in site.backups.driver.inventory().backups]
+    folder = site.repository / "g1" / ("backups" if site.driver == "native" else "backup/site")
+    before = {path.name for path in folder.iterdir() if path.is_dir() and not path.is_symlink()}
+    process = spawn("site.driver.run(__import__('axis_security.ops.backup.driver', fromlist=['x']).BackupKind.FULL)", site)
+    wait_for(
+        lambda: {path.name for path in folder.iterdir() if path.is_dir() and not path.is_symlink()} - before or process.poll() is not None
+    )
+    time.sleep(0.05)
+    kill_with_children(process)
+    half = {path.name for path in folder.iterdir() if path.is_dir() and not path.is_symlink()} - before
+    assert half, "control: something half-written was there"
+    assert [backup.label for backup in site.backups.driver.inventory().backups] == known
+    backup = site.backups.run()
+    whole = {path.name for path in folder.iterdir() if path.is_dir() and not path.is_symlink() and path.name != "backup.history"}
+    assert whole == {*known, backup.label}
+    into = site.home / "restored"
+    process = spawn(f"site.restore(Path({str(into)!r}))", site)
+    wait_for(lambda: (into / "base").exists() or process.poll() is not None)
+    kill_with_children(process)
+    assert any(into.iterdir()), "control: something half-restored was there"
+    assert not (into / "recovery.signal").exists()
+    site.backups.restore(into)
+    assert (into / "recovery.signal").exists()
+    assert not into.with_name(".restored.restoring").exists()
+
+
+def test_the_command_line_does_it_all(site: Site, busy: Writers, tmp_path: Path) -> None:
+    """plan holds no key; check is red only where it must be and says so by its status; a target out of the window is refused with what, why and fix."""
+
+    def cli(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "axis_security.cli", "backup", "--config", str(site.config), *words]
+        return subprocess.run(command, capture_output=True, text=True, env={**clean_env(), "PYTHONPATH": os.pathsep.join(sys.path)})
+
+    plan = cli("plan", "--json")
+    files = json.loads(plan.stdout)
+    assert "axis-backup.timer" in files
+    assert "archive_command" in files["postgresql.conf"]
+    assert site.key_file().read_text() not in plan.stdout
+    checked = cli("check", "--json")
+    assert checked.returncode == 1
+    assert [each["name"] for each in json.loads(checked.stdout) if not each["ok"]] == ["backup.window"]
+    refused = cli("restore", str(tmp_path / "new"), "--target", "2020-01-01T00:00:00+0000")
+    assert refused.returncode == 2
+    assert "[backup.target]" in refused.stderr
+    missing = cli("wal-get", "000000010000000000000FFF", str(tmp_path / "wal"))
+    assert missing.returncode == 1
+
+
+def test_two_runs_do_not_meet(site: Site, busy: Writers) -> None:
+    """A second run while one is at work is refused; it does not clean the first one's files away."""
+    backups: list[Backups] = [site.backups, site.backups]
+    errors: list[BaseException] = []
+
+    def run(one: Backups) -> None:
+        try:
+            from axis_security.ops.backup import BackupKind
+
+            one.driver.run(BackupKind.FULL)
+        except BackupError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(one,)) for one in backups]
+    before = len(site.backups.driver.inventory().backups)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    after = len(site.backups.driver.inventory().backups)
+    assert after - before + len(errors) == 2
+    assert after > before
