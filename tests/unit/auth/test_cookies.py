@@ -18,7 +18,7 @@ NAME = "__Host-axis_session"
 OLD, NEW = Secret(b"o" * 32), Secret(b"n" * 32)
 
 
-def session_of(header: str | bytes | list[str | bytes]) -> str | None:
+def session_of(header: str | bytes | list[bytes]) -> str | None:
     found = PROFILE.read(header).values.get(CookieKind.SESSION)
     return None if found is None else found.reveal()
 
