@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import secrets
 import threading
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+from uuid import UUID
 
-from axis_security.auth.factors import (
-    BeginEnrolment,
-    ClaimStep,
-    ConfirmEnrolment,
-    ConsumeRecovery,
-    CountRecovery,
-    LoadTotp,
-    RemoveFactors,
-    ReplaceRecovery,
-    ReserveCodeAttempt,
-    TotpRecord,
-)
-from axis_security.auth.vault import account_key
+from axis_security.auth import factors as f
+from axis_security.auth import ports as p
+from axis_security.auth import session_ports as s
+from axis_security.auth.memory_state import AccountRow, FactorRow, LineRow, SessionRow, TokenRow
+from axis_security.auth.vault import account_key, plain, vault_call
+from axis_security.core.encoding import b64url_encode
 from axis_security.core.errors import ConfigError
+from axis_security.core.ids import UserId
 from axis_security.core.settings import Environment
 
 __all__ = ["MemoryVault"]
 
 
-@dataclass(slots=True)
-class _Factors:
-    pending: bytes | None = None
-    sealed: bytes | None = None
-    step: int = -1
-    failures: int = 0
-    recovery: set[tuple[str, bytes]] = field(default_factory=set)
-
-
 class MemoryVault:
-    """Answers every request from dicts, one at a time.
+    """Answers every operation from dicts, one at a time.
 
     Args:
         environment: where this runs; anything but ``Environment.TEST`` is refused.
@@ -51,8 +40,19 @@ class MemoryVault:
                 why=f"the environment is `{environment.value}`; nothing here survives the process or is shared with another",
                 fix="use PostgresVault",
             )
-        self._factors: dict[str, _Factors] = {}
+        self._factors: dict[str, FactorRow] = {}
+        self._accounts: dict[str, AccountRow] = {}
+        self._tokens: dict[bytes, TokenRow] = {}
+        self._sessions: dict[UUID, SessionRow] = {}
+        self._lines: list[LineRow] = []
+        self._arrivals: dict[bytes, float] = {}
+        self._pattern: str | None = None
+        self._payload = ""
+        self._key: Final = secrets.token_bytes(32)
         self._lock = threading.Lock()
+        self._answers: Final[Mapping[type, Callable[[Any], Any]]] = {
+            kind: getattr(self, "_" + "".join(f"_{c.lower()}" if c.isupper() else c for c in kind.__name__).lstrip("_")) for kind in _KINDS
+        }
 
     def perform(self, request: Any) -> Any:
         """Carry out *request* and return its answer.
@@ -60,56 +60,389 @@ class MemoryVault:
         Raises:
             ConfigError: not a request of the vault.
         """
+        vault_call(request)  # refuses what the vault refuses
         with self._lock:
-            return self._factor(request, self._factors.setdefault(account_key(request.user), _Factors()))
+            return self._answers[type(request)](request)
 
     async def aperform(self, request: Any) -> Any:
         """:meth:`perform` for ``adrive``."""
         return self.perform(request)
 
-    def _factor(self, request: Any, account: _Factors) -> Any:
-        match request:
-            case BeginEnrolment():
-                account.pending = request.sealed
-                return True
-            case LoadTotp():
-                sealed = account.pending if request.pending else account.sealed
-                return None if sealed is None else TotpRecord(sealed)
-            case ReserveCodeAttempt():
-                if (account.sealed is None and account.pending is None) or account.failures >= request.limit:
-                    return False
-                account.failures += 1
-                return True
-            case ConfirmEnrolment():
-                if account.pending is None or account.pending != request.sealed:
-                    return False
-                account.sealed, account.pending, account.step, account.failures = account.pending, None, request.step, 0
-                return True
-            case ClaimStep():
-                if account.sealed is None or account.step >= request.step:
-                    return False
-                account.step, account.failures = request.step, 0
-                return True
-            case RemoveFactors():
-                had = account.sealed is not None or account.pending is not None or bool(account.recovery)
-                account.pending, account.sealed, account.step, account.failures = None, None, -1, 0
-                account.recovery.clear()
-                return had
-            case ReplaceRecovery():
-                account.recovery = set(request.digests)
-                return True
-            case ConsumeRecovery():
-                found = account.recovery.intersection(request.candidates)
-                if not found:
-                    return False
-                account.recovery -= found
-                account.failures = 0
-                return True
-            case CountRecovery():
-                return len(account.recovery)
-            case _:
-                raise ConfigError(
-                    what="a request that the vault does not know",
-                    why=type(request).__name__,
-                    fix="pass it to the store that it was made for",
-                )
+    # --- factors
+
+    def _factor(self, user: UserId) -> FactorRow:
+        return self._factors.setdefault(account_key(user), FactorRow())
+
+    def _begin_enrolment(self, r: f.BeginEnrolment) -> bool:
+        self._factor(r.user).pending = r.sealed
+        return True
+
+    def _load_totp(self, r: f.LoadTotp) -> f.TotpRecord | None:
+        row = self._factor(r.user)
+        sealed = row.pending if r.pending else row.sealed
+        return None if sealed is None else f.TotpRecord(sealed)
+
+    def _reserve_code_attempt(self, r: f.ReserveCodeAttempt) -> bool:
+        row = self._factor(r.user)
+        if (row.sealed is None and row.pending is None) or row.failures >= r.limit:
+            return False
+        row.failures += 1
+        return True
+
+    def _confirm_enrolment(self, r: f.ConfirmEnrolment) -> bool:
+        row = self._factor(r.user)
+        if row.pending is None or row.pending != r.sealed:
+            return False
+        row.sealed, row.pending, row.step, row.failures = row.pending, None, r.step, 0
+        return True
+
+    def _claim_step(self, r: f.ClaimStep) -> bool:
+        row = self._factor(r.user)
+        if row.sealed is None or row.step >= r.step:
+            return False
+        row.step, row.failures = r.step, 0
+        return True
+
+    def _remove_factors(self, r: f.RemoveFactors) -> bool:
+        row = self._factors.pop(account_key(r.user), FactorRow())
+        return row.sealed is not None or row.pending is not None or bool(row.recovery)
+
+    def _replace_recovery(self, r: f.ReplaceRecovery) -> bool:
+        self._factor(r.user).recovery = set(r.digests)
+        return True
+
+    def _consume_recovery(self, r: f.ConsumeRecovery) -> bool:
+        row = self._factor(r.user)
+        found = row.recovery.intersection(r.candidates)
+        if not found:
+            return False
+        row.recovery -= found
+        row.failures = 0
+        return True
+
+    def _count_recovery(self, r: f.CountRecovery) -> int:
+        return len(self._factor(r.user).recovery)
+
+    # --- accounts
+
+    def _find(self, who: UserId | str) -> AccountRow | None:
+        if isinstance(who, UserId):
+            return self._accounts.get(account_key(who))
+        return next((row for row in self._accounts.values() if row.identifier == who), None)
+
+    def _told(self, row: AccountRow | None) -> p.Account | None:
+        if row is None:
+            return None
+        factor = self._factors.get(account_key(row.user))
+        return p.Account(
+            user=row.user,
+            active=row.active,
+            verified=row.verified_at is not None,
+            has_totp=factor is not None and factor.sealed is not None,
+            epoch=row.epoch,
+        )
+
+    def _keep(self, row: AccountRow, hash_: p.StoredHash | None) -> None:
+        row.hash = hash_
+        if hash_ is not None and hash_.settings.startswith("axis1$") and hash_.settings.split("$")[2] == "-":
+            self._pattern = hash_.settings
+
+    def _sign_out(self, row: AccountRow, *, keep: UUID | None = None, tokens: bool) -> None:
+        row.epoch += 1
+        self._drop(one.handle for one in list(self._sessions.values()) if one.user == row.user and one.handle != keep)
+        if keep in self._sessions and self._sessions[keep].user == row.user:
+            self._sessions[keep].epoch = row.epoch
+        self._lines = [line for line in self._lines if line.user != row.user]
+        if tokens:
+            self._tokens = {digest: token for digest, token in self._tokens.items() if token.grant.user != row.user}
+
+    def _register(self, r: p.Register) -> bool:
+        if self._find(r.user) is not None or self._find(r.identifier) is not None:
+            return False
+        row = self._accounts[account_key(r.user)] = AccountRow(r.user, r.identifier, r.verified_at)
+        self._keep(row, r.hash)
+        return True
+
+    def _load_settings(self, r: p.LoadSettings) -> str | None:
+        row = self._find(r.account)
+        if row is not None and row.hash is not None:
+            return row.hash.settings
+        if self._pattern is None:
+            return None
+        name = account_key(r.account) if isinstance(r.account, UserId) else "i" + r.account
+        salt = hmac.new(self._key, name.encode("utf-8", "surrogatepass"), hashlib.sha256).digest()[:16]
+        parts = self._pattern.split("$")
+        return "$".join((*parts[:4], b64url_encode(salt), parts[5]))
+
+    def _check_password(self, r: p.CheckPassword) -> p.PasswordChecked:
+        row = self._find(r.account)
+        if row is None or row.hash is None:
+            return p.PasswordChecked("mismatch")
+        if row.failures >= r.max_failures:
+            return p.PasswordChecked("locked")
+        if row.hash.settings != r.settings:
+            return p.PasswordChecked("stale")
+        if r.digest is None or not hmac.compare_digest(row.hash.digest, r.digest):
+            row.failures += 1
+            return p.PasswordChecked("mismatch")
+        row.failures = 0
+        return p.PasswordChecked("match", self._told(row))
+
+    def _rehash(self, r: p.Rehash | p.ChangePassword) -> p.PasswordChecked:
+        answer = self._check_password(
+            p.CheckPassword(account=r.user, settings=r.old.settings, digest=r.old.digest, max_failures=r.max_failures)
+        )
+        if answer.verdict == "match":
+            self._keep(self._accounts[account_key(r.user)], r.new)
+        return answer
+
+    def _change_password(self, r: p.ChangePassword) -> p.PasswordChecked:
+        answer = self._rehash(r)
+        if answer.verdict != "match":
+            return answer
+        row = self._accounts[account_key(r.user)]
+        self._sign_out(row, keep=r.keep, tokens=True)
+        return p.PasswordChecked("match", self._told(row))
+
+    def _reset_password(self, r: p.ResetPassword) -> p.Account | None:
+        row = self._taken(r)
+        if row is not None:
+            self._keep(row, r.new)
+            row.failures = 0
+            self._sign_out(row, tokens=True)
+        return self._told(row)
+
+    def _taken(self, r: p.ResetPassword | p.VerifyIdentifier | p.ChangeIdentifier) -> AccountRow | None:
+        grant = self._consume_token(p.ConsumeToken(purpose=r.purpose, candidates=r.candidates, now=r.now))
+        self._payload = "" if grant is None else grant.payload
+        return None if grant is None or grant.user is None else self._find(grant.user)
+
+    def _verify_identifier(self, r: p.VerifyIdentifier) -> p.Account | None:
+        row = self._taken(r)
+        if row is None or row.identifier != self._payload:
+            return None
+        row.verified_at = row.verified_at or r.now
+        return self._told(row)
+
+    def _change_identifier(self, r: p.ChangeIdentifier) -> p.Account | None:
+        row = self._taken(r)
+        if row is None or not 1 <= len(self._payload) <= 320 or self._find(self._payload) not in (None, row):
+            return None
+        row.identifier, row.verified_at = self._payload, r.now
+        self._revoke_tokens(p.RevokeTokens(user=row.user))
+        return self._told(row)
+
+    def _account_of(self, r: p.AccountOf) -> p.Account | None:
+        return self._told(self._find(r.user))
+
+    def _find_account(self, r: p.FindAccount) -> p.Account | None:
+        return self._told(self._find(r.identifier))
+
+    def _set_active(self, r: p.SetActive) -> p.Account | None:
+        row = self._find(r.user)
+        if row is not None:
+            row.active = r.active
+            if not r.active:
+                self._sign_out(row, tokens=True)
+        return self._told(row)
+
+    def _bump_epoch(self, r: p.BumpEpoch) -> p.Account | None:
+        row = self._find(r.user)
+        if row is not None:
+            self._sign_out(row, tokens=False)
+        return self._told(row)
+
+    def _delete_account(self, r: p.DeleteAccount) -> bool:
+        self._factors.pop(account_key(r.user), None)
+        row = self._find(r.user)
+        if row is None:
+            return False
+        self._sign_out(row, tokens=True)
+        del self._accounts[account_key(r.user)]
+        return True
+
+    # --- tokens
+
+    def _issue_token(self, r: p.IssueToken) -> bool:
+        if r.user is not None:
+            row = self._find(r.user)
+            if row is None or not row.active:
+                return False
+            if r.replace:
+                self._revoke_tokens(p.RevokeTokens(user=r.user, purpose=r.purpose))
+        if r.digest[1] in self._tokens:
+            return False
+        self._tokens[r.digest[1]] = TokenRow(r.purpose, p.TokenGrant(user=r.user, payload=r.payload, expires_at=r.now + r.lasting))
+        return True
+
+    def _token(self, r: p.PeekToken | p.ConsumeToken) -> tuple[bytes, p.TokenGrant] | None:
+        for digest in p.digests_of(r.candidates):
+            row = self._tokens.get(digest)
+            if row is None or row.purpose != r.purpose or row.grant.expires_at <= r.now:
+                continue
+            owner = None if row.grant.user is None else self._find(row.grant.user)
+            if row.grant.user is None or (owner is not None and owner.active):
+                return digest, row.grant
+        return None
+
+    def _peek_token(self, r: p.PeekToken) -> p.TokenGrant | None:
+        found = self._token(r)
+        return None if found is None else found[1]
+
+    def _consume_token(self, r: p.ConsumeToken) -> p.TokenGrant | None:
+        found = self._token(r)
+        return None if found is None else self._tokens.pop(found[0]).grant
+
+    def _revoke_tokens(self, r: p.RevokeTokens) -> int:
+        gone = [digest for digest, row in self._tokens.items() if row.grant.user == r.user and r.purpose in (None, row.purpose)]
+        for digest in gone:
+            del self._tokens[digest]
+        return len(gone)
+
+    # --- sessions
+
+    def _drop(self, handles: Iterable[UUID]) -> int:
+        gone = [self._sessions.pop(handle) for handle in list(handles) if handle in self._sessions]
+        dead = {(one.user, one.handle) for one in gone}
+        self._lines = [line for line in self._lines if (line.user, line.handle) not in dead]
+        return len(gone)
+
+    def _good(self, user: UserId, epoch: int) -> bool:
+        row = self._find(user)
+        return row is not None and row.active and row.epoch == epoch
+
+    def _session(self, key: s.SessionKey) -> tuple[SessionRow, bytes] | None:
+        for row in self._sessions.values():
+            for digest in p.digests_of(key.candidates):
+                if digest in row.ids and s.session_route(row.user) == key.route:
+                    return row, digest
+        return None
+
+    def _start_session(self, r: s.StartSession) -> bool:
+        if not self._good(r.user, r.epoch):
+            return False
+        if r.ends is not None:
+            self._end_session(s.EndSession(r.ends))
+        mine = [row for row in self._sessions.values() if row.user == r.user]
+        live = [row for row in mine if row.is_live(r.now) and self._good(row.user, row.epoch)]
+        live.sort(key=lambda row: (row.seen_at, row.started_at), reverse=True)
+        kept = {row.handle for row in live[: max(r.max_live, 1) - 1]}
+        self._drop(row.handle for row in mine if row.handle not in kept)
+        self._sessions[r.handle] = SessionRow.started(r, client=plain(r.client, 200), network=plain(r.network, 200))
+        return True
+
+    def _resolve_session(self, r: s.ResolveSession) -> s.LiveSession | s.ReusedSession | None:
+        found = self._session(r.key)
+        if found is None or not found[0].is_live(r.now) or not self._good(found[0].user, found[0].epoch):
+            return None
+        row, digest = found
+        superseded_at = row.ids[digest]
+        if superseded_at is not None and superseded_at + min(r.grace, s.MAX_GRACE) <= r.now:
+            self._drop([row.handle])
+            return s.ReusedSession(row.handle, row.user)
+        if row.seen_at + r.touch_after <= r.now:
+            row.seen_at = max(row.seen_at, r.now)
+        return row.told(superseded=superseded_at is not None)
+
+    def _rotate_session(self, r: s.RotateSession) -> s.LiveSession | None:
+        found = self._session(r.key)
+        if found is None or not found[0].is_live(r.now) or not self._good(found[0].user, found[0].epoch):
+            return None
+        row, digest = found
+        if row.ids[digest] is not None:
+            return None
+        row.ids[digest], row.ids[r.digest[1]] = r.now, None
+        row.changed(r)
+        return row.told(superseded=False)
+
+    def _end_session(self, r: s.EndSession) -> s.EndedSession | None:
+        found = self._session(r.key)
+        if found is None:
+            return None
+        self._drop([found[0].handle])
+        return s.EndedSession(found[0].handle, found[0].user)
+
+    def _revoke_sessions(self, r: s.RevokeSessions) -> int:
+        mine = [row.handle for row in self._sessions.values() if row.user == r.user]
+        if r.handle is not None:
+            return self._drop(handle for handle in mine if handle == r.handle)
+        gone = self._drop(handle for handle in mine if handle != r.keep)
+        self._lines = [line for line in self._lines if line.user != r.user or (r.keep is not None and line.handle == r.keep)]
+        return gone
+
+    def _list_sessions(self, r: s.ListSessions) -> tuple[s.LiveSession, ...]:
+        rows = [row for row in self._sessions.values() if row.user == r.user and row.is_live(r.now) and self._good(row.user, row.epoch)]
+        rows.sort(key=lambda row: (row.seen_at, row.started_at), reverse=True)
+        return tuple(row.told(superseded=False) for row in rows)
+
+    # --- remember tokens
+
+    def _issue_remember(self, r: s.IssueRemember) -> bool:
+        if not self._good(r.user, r.epoch):
+            return False
+        self._lines.append(LineRow(r.user, r.handle, r.epoch, r.now + r.lasting, {r.digest[1]: None}))
+        return True
+
+    def _line(self, candidates: tuple[p.Digest, ...]) -> tuple[LineRow, bytes] | None:
+        return next(((line, d) for line in self._lines for d in p.digests_of(candidates) if d in line.ids), None)
+
+    def _use_remember(self, r: s.UseRemember) -> s.RememberUsed | None:
+        found = self._line(r.candidates)
+        if found is None or found[0].ends_at <= r.now or not self._good(found[0].user, found[0].epoch):
+            return None
+        line, digest = found
+        spent = line.ids[digest]
+        if spent is None:
+            line.ids[digest], line.ids[r.digest[1]], line.handle = r.now, None, r.handle
+            return s.RememberUsed("live", line.user, line.epoch)
+        if spent + min(r.grace, s.MAX_GRACE) > r.now:
+            return s.RememberUsed("raced", line.user, line.epoch)
+        self._lines.remove(line)
+        return s.RememberUsed("reused", line.user, line.epoch)
+
+    def _end_remember(self, r: s.EndRemember) -> bool:
+        found = self._line(r.candidates)
+        if found is not None:
+            self._lines.remove(found[0])
+        return found is not None
+
+    # --- throttle
+
+    def _reserve(self, r: p.Reserve) -> p.Throttled:
+        now = r.now.timestamp()
+        tats = {b.key: max(self._arrivals.get(b.key, 0.0), now) + b.interval for b in r.budgets}
+        waits = [(tats[b.key] - now - b.window.total_seconds(), b) for b in r.budgets]
+        over = [(wait, b.key) for wait, b in waits if wait > b.interval / 100]
+        if over:
+            wait, key = max(over, key=lambda one: one[0])
+            return p.Throttled(allowed=False, retry_after=wait, key=key)
+        self._arrivals.update(tats)
+        return p.Throttled(allowed=True)
+
+    def _refund_throttle(self, r: p.RefundThrottle) -> bool:
+        for b in r.budgets:
+            if self._arrivals.get(b.key, 0.0) > r.now.timestamp():
+                self._arrivals[b.key] -= b.interval
+        return True
+
+    def _reset_throttle(self, r: p.ResetThrottle) -> bool:
+        for key in r.keys:
+            self._arrivals.pop(key, None)
+        return True
+
+    def _prune(self, r: p.Prune) -> int:
+        before = len(self._sessions) + len(self._lines) + len(self._tokens) + len(self._arrivals)
+        self._sessions = {h: row for h, row in self._sessions.items() if row.is_live(r.now)}
+        self._lines = [line for line in self._lines if line.ends_at > r.now]
+        self._tokens = {d: row for d, row in self._tokens.items() if row.grant.expires_at > r.now}
+        self._arrivals = {k: tat for k, tat in self._arrivals.items() if tat > r.now.timestamp()}
+        return before - len(self._sessions) - len(self._lines) - len(self._tokens) - len(self._arrivals)
+
+
+_KINDS: Final[tuple[type, ...]] = (
+    f.BeginEnrolment, f.LoadTotp, f.ReserveCodeAttempt, f.ConfirmEnrolment, f.ClaimStep, f.RemoveFactors, f.ReplaceRecovery, f.ConsumeRecovery,
+    f.CountRecovery, p.Register, p.LoadSettings, p.CheckPassword, p.Rehash, p.ChangePassword, p.ResetPassword, p.VerifyIdentifier,
+    p.ChangeIdentifier, p.AccountOf, p.FindAccount, p.SetActive, p.BumpEpoch, p.DeleteAccount, p.IssueToken, p.PeekToken, p.ConsumeToken,
+    p.RevokeTokens, s.StartSession, s.ResolveSession, s.RotateSession, s.EndSession, s.RevokeSessions, s.ListSessions, s.IssueRemember,
+    s.UseRemember, s.EndRemember, p.Reserve, p.RefundThrottle, p.ResetThrottle, p.Prune,
+)  # fmt: skip

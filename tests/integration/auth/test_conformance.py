@@ -35,7 +35,7 @@ def test_postgres_race(world: VaultWorld, case: Case) -> None:
         case(world.vault.perform)
 
 
-@pytest.mark.parametrize("case", [*FACTOR_CASES, *FACTOR_RACES], ids=named)
+@pytest.mark.parametrize("case", [*CASES, *RACES], ids=named)
 def test_memory(case: Case) -> None:
     """The store for tests keeps the contract too, so that tests on it mean something."""
     case(MemoryFactors().perform)
