@@ -192,7 +192,9 @@ def test_every_name_of_the_front_door_exists() -> None:
     """Each name that a package's front door promises can be had."""
     from importlib import import_module
 
-    for package in ("axis_security", *(f"axis_security.{name}" for name in LAYERS)):
+    # A layer that nobody has written yet has no folder in a fresh clone.
+    written = {path.relative_to(SRC).parts[0] for path, _ in modules()}
+    for package in ("axis_security", *(f"axis_security.{name}" for name in LAYERS if name in written)):
         module = import_module(package)
         for name in getattr(module, "__all__", ()):
             assert getattr(module, name) is not None, f"{package}.{name}"
