@@ -173,6 +173,13 @@ def site(request: pytest.FixtureRequest, helper: tuple[str, ...]) -> Iterator[Si
         yield made
 
 
+@pytest.fixture
+def own_site(helper: tuple[str, ...]) -> Iterator[Site]:
+    """The native driver with a cluster that one test has for itself."""
+    with make_site("native", helper) as made:
+        yield made
+
+
 def debian() -> Path:
     """Debian's PostgreSQL 15, beside a pgBackRest that knows it."""
     if shutil.which("pgbackrest") is None or not (DEBIAN_15 / "postgres").exists():

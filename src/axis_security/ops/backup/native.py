@@ -330,11 +330,17 @@ def _pump(source: BinaryIO, sink: BinaryIO, estimate: int, progress: Progress) -
     with contextlib.suppress(OSError):  # a larger pipe is faster, and a smaller one right
         fcntl.fcntl(source.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     buffer = memoryview(bytearray(_BLOCK))
-    total = 0
-    while count := source.readinto(buffer):  # type: ignore[attr-defined]  # an unbuffered pipe has it
-        sink.write(buffer[:count])
-        total += count
-        progress("backup", total, max(estimate, total))
+    total = filled = 0
+    # A pipe gives a little at a time; sealing and writing cost least in large pieces.
+    while count := source.readinto(buffer[filled:]):  # type: ignore[attr-defined]  # an unbuffered pipe has it
+        filled += count
+        if filled == _BLOCK:
+            sink.write(buffer)
+            total, filled = total + filled, 0
+            progress("backup", total, max(estimate, total))
+    sink.write(buffer[:filled])
+    total += filled
+    progress("backup", total, total)
     return total
 
 
