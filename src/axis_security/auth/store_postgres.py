@@ -10,8 +10,14 @@ from psycopg.pq import TransactionStatus
 
 from axis_security.auth.vault import vault_call
 from axis_security.core.errors import Unavailable
+from axis_security.core.flow import Rows, Statement
 
 __all__ = ["AsyncConnectionSource", "AsyncPostgresVault", "ConnectionSource", "PostgresVault"]
+
+
+_ABORTED: Final = frozenset({"40001", "40P01"})
+"""PostgreSQL rolled the whole transaction back and asks to try again: a server whose default isolation is stricter, or a deadlock."""
+_TRIES: Final = 50
 
 
 class ConnectionSource(Protocol):
@@ -52,19 +58,25 @@ class PostgresVault:
             ConfigError: not a request of the vault.
         """
         call = vault_call(request)
-        try:
-            with self._source.connection() as connection:
-                alone = connection.info.transaction_status is TransactionStatus.IDLE and not connection.autocommit
-                if alone:
-                    connection.autocommit = True
-                try:
-                    rows = connection.execute(call.statement.sql, call.statement.params).fetchall()
-                finally:
-                    if alone and connection.info.transaction_status is TransactionStatus.IDLE:
-                        connection.autocommit = False
-        except psycopg.Error as error:
-            raise _unavailable(error) from None
-        return call.answer(rows)
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return call.answer(self._run(call.statement))
+            except psycopg.Error as error:
+                if tries == _TRIES or error.sqlstate not in _ABORTED:
+                    raise _unavailable(error) from None
+
+    def _run(self, statement: Statement) -> Rows:
+        with self._source.connection() as connection:
+            alone = connection.info.transaction_status is TransactionStatus.IDLE and not connection.autocommit
+            if alone:
+                connection.autocommit = True
+            try:
+                return connection.execute(statement.sql, statement.params).fetchall()
+            finally:
+                if alone and connection.info.transaction_status is TransactionStatus.IDLE:
+                    connection.autocommit = False
 
 
 class AsyncPostgresVault:
@@ -76,19 +88,25 @@ class AsyncPostgresVault:
     async def perform(self, request: object) -> Any:
         """See :meth:`PostgresVault.perform`."""
         call = vault_call(request)
-        try:
-            async with self._source.connection() as connection:
-                alone = connection.info.transaction_status is TransactionStatus.IDLE and not connection.autocommit
-                if alone:
-                    await connection.set_autocommit(True)
-                try:
-                    rows = await (await connection.execute(call.statement.sql, call.statement.params)).fetchall()
-                finally:
-                    if alone and connection.info.transaction_status is TransactionStatus.IDLE:
-                        await connection.set_autocommit(False)
-        except psycopg.Error as error:
-            raise _unavailable(error) from None
-        return call.answer(rows)
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return call.answer(await self._run(call.statement))
+            except psycopg.Error as error:
+                if tries == _TRIES or error.sqlstate not in _ABORTED:
+                    raise _unavailable(error) from None
+
+    async def _run(self, statement: Statement) -> Rows:
+        async with self._source.connection() as connection:
+            alone = connection.info.transaction_status is TransactionStatus.IDLE and not connection.autocommit
+            if alone:
+                await connection.set_autocommit(True)
+            try:
+                return await (await connection.execute(statement.sql, statement.params)).fetchall()
+            finally:
+                if alone and connection.info.transaction_status is TransactionStatus.IDLE:
+                    await connection.set_autocommit(False)
 
 
 def _unavailable(error: psycopg.Error) -> Unavailable:
