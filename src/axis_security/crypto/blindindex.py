@@ -1,10 +1,8 @@
-"""Blind indexes: a keyed digest beside a sealed value, so that equal values can be found without being readable.
+"""Equality search over sealed values: a keyed digest in a column of its own, under a key lineage of its own.
 
-``u8 version || HMAC-SHA256(key, LP(normalised))[:16]``, 17 bytes, in a column of its own. The key is the tenant's and the field's, of a lineage apart from
-the keys of values; equal values of two tenants have nothing in common. While two versions are live a query asks for both.
-
-What it gives away: which rows of one tenant hold equal values. A field with few possible values (a flag, a country, a birth date) is therefore not
-indexed: whoever can write rows could tell all of them.
+``u8 version || HMAC-SHA256(index key, LP(field) LP(normalised))[:16]``: 17 bytes. The index key does not come from the tenant's root keys, so rotating those
+never reindexes. Equal values give equal digests, which tells whoever reads the column which rows are equal; a field with few possible values would
+give its values away by their counts, so booleans, enumerations and the like must not be indexed.
 """
 
 from __future__ import annotations
@@ -14,106 +12,101 @@ import hmac
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 from axis_security.core.encoding import length_prefixed
 from axis_security.core.errors import ConfigError
+from axis_security.core.ids import TenantId
+from axis_security.core.minted import parse_minted
+from axis_security.core.secret import Secret
 
-__all__ = ["INDEX_BYTES", "NORMALISERS", "BlindIndex", "IndexCipher"]
+__all__ = ["NORMALISERS", "BlindIndex", "IndexKeys"]
 
-INDEX_BYTES: Final = 17
-"""Length of an index value."""
-
-
-def _nfc_casefold_v1(text: str) -> str:
-    # Folding can undo the composition, so it is composed again.
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold().strip())
+DIGEST_BYTES: Final = 17
 
 
-def _digits_v1(text: str) -> str:
-    return re.sub(r"[^0-9]", "", text)
+def _casefold(value: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", value).casefold())
 
 
-def _email_v1(text: str) -> str:
-    # The local part is folded as well: two people whose addresses differ in case only are one person in practice.
-    local, at, domain = unicodedata.normalize("NFC", text.strip()).rpartition("@")
-    return f"{local.casefold()}{at}{domain.casefold()}"
-
-
-def _exact_v1(text: str) -> str:
-    return text
+def _email(value: str) -> str:
+    local, at, domain = value.strip().rpartition("@")
+    return f"{_casefold(local)}{at}{domain.lower()}"
 
 
 NORMALISERS: Final[Mapping[str, Callable[[str], str]]] = MappingProxyType(
-    {"nfc-casefold-v1": _nfc_casefold_v1, "digits-v1": _digits_v1, "email-v1": _email_v1, "exact-v1": _exact_v1}
+    {
+        "exact-v1": lambda value: value,
+        "nfc-casefold-v1": lambda value: _casefold(" ".join(value.split())),
+        "digits-v1": lambda value: re.sub(r"[^0-9]", "", value),
+        "email-v1": _email,
+    }
 )
-"""What counts as equal. A name stands for one behaviour for ever; a better one gets a new name and a new index column."""
+"""How a value is brought into one spelling before its digest. Versioned: what a name does never changes, or rows would no longer be found."""
 
 
-@dataclass(frozen=True, slots=True)
-class BlindIndex:
-    """How a sealed field is looked up.
+class IndexKeys:
+    """The index's master keys by version: the current one writes, all of them are searched while a rotation lasts.
 
     Args:
-        normaliser: a name of :data:`NORMALISERS`: what counts as equal.
-        unique: no two rows of a tenant may hold equal values. Kept by a unique index, and through a rotation of the index key by a lock.
+        keys: version (1 to 255) to a minted ``index`` key.
+        current: the version that writes.
 
     Raises:
-        ConfigError: there is no such normaliser.
+        ConfigError: no such version, or not an index key.
     """
 
-    normaliser: str
-    unique: bool = False
-
-    def __post_init__(self) -> None:
-        if self.normaliser not in NORMALISERS:
+    def __init__(self, keys: Mapping[int, Secret[str]], *, current: int) -> None:
+        if current not in keys or any(not 1 <= version <= 255 for version in keys):
             raise ConfigError(
-                what=f"no normaliser `{self.normaliser}`", why="it must be one of " + ", ".join(NORMALISERS), fix="choose one of them"
+                what="the index keys are not usable",
+                why="`current` must be one of the versions, each 1 to 255",
+                fix="IndexKeys({1: key}, current=1)",
             )
+        self.current: Final = current
+        self._keys: Final = {version: parse_minted("index", key) for version, key in keys.items()}
+        self._tenant_keys: dict[tuple[int, str, str], bytes] = {}
 
-    def normalise(self, value: str | bytes) -> bytes:
-        """The bytes that equal values share."""
-        return value if isinstance(value, bytes) else NORMALISERS[self.normaliser](value).encode()
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """Every live version, the current one first."""
+        return (self.current, *sorted(version for version in self._keys if version != self.current))
 
-
-class IndexCipher:
-    """Makes index values of one field of one tenant. Immutable and thread-safe; built and kept by the ring.
-
-    Args:
-        roots: the tenant's live index keys by version, at most two.
-        tenant, field: whose, and which.
-        writes: the version that is written.
-    """
-
-    __slots__ = ("_keys", "newest", "versions", "writes")
-
-    def __init__(self, roots: Mapping[int, bytes], *, tenant: str, field: str, writes: int) -> None:
-        if not all(0 < version < 256 for version in roots) or len(roots) > 2:
-            raise ConfigError(
-                what="the index keys cannot be used",
-                why="at most two are live, and versions end at 255",
-                fix="finish the rotation under way",
-            )
-        self._keys: Final = {version: _key(root, tenant, field, version) for version, root in roots.items()}
-        self.writes: Final = writes
-        self.versions: Final = (writes, *(version for version in roots if version != writes))
-        self.newest: Final = max(roots)
-
-    def value(self, normalised: bytes, version: int | None = None) -> bytes:
-        """The index value of *normalised*, under *version* or the one that is written."""
-        number = version or self.writes
-        return bytes((number,)) + hmac.digest(self._keys[number], length_prefixed(normalised), "sha256")[:16]
-
-    def in_slot(self, normalised: bytes, slot: int) -> bytes:
-        """The index value under the live version of *slot* (0 or 1), the written one standing in where only one is live."""
-        return self.value(normalised, self.versions[min(slot, len(self.versions) - 1)])
+    def digest(self, value: str, *, tenant: TenantId, field: str, version: int) -> bytes:
+        """The 17 bytes for a normalised *value*."""
+        key = self._tenant_keys.get((version, tenant.text, field))
+        if key is None:
+            key = hmac.new(
+                self._keys[version].reveal(),
+                b"axis-security/blind-index/v1" + length_prefixed(tenant.text.encode(), field.encode()),
+                hashlib.sha256,
+            ).digest()
+            if len(self._tenant_keys) > 10_000:
+                self._tenant_keys.clear()
+            self._tenant_keys[version, tenant.text, field] = key
+        return bytes((version,)) + hmac.new(key, value.encode("utf-8", "surrogatepass"), hashlib.sha256).digest()[:16]
 
     def __repr__(self) -> str:
-        return f"IndexCipher(versions={self.versions})"
+        return f"IndexKeys(current={self.current})"
 
 
-def _key(root: bytes, tenant: str, field: str, version: int) -> bytes:
-    info = length_prefixed(b"axbi", tenant.encode(), field.encode()) + version.to_bytes(4, "big")
-    return hmac.new(root, info + b"\x01", hashlib.sha512).digest()[:32]
+class BlindIndex:
+    """Declares that a sealed field can be found by equality.
+
+    Args:
+        normaliser: a name of :data:`NORMALISERS`.
+        unique: whether two rows of a tenant may not hold the same value.
+
+    Raises:
+        ConfigError: an unknown normaliser.
+    """
+
+    __slots__ = ("normalise", "normaliser", "unique")
+
+    def __init__(self, normaliser: str, *, unique: bool = False) -> None:
+        if normaliser not in NORMALISERS:
+            raise ConfigError(what=f"unknown normaliser `{normaliser}`", why=f"there are {', '.join(NORMALISERS)}", fix="use one of them")
+        self.normaliser: Final = normaliser
+        self.normalise: Final = NORMALISERS[normaliser]
+        self.unique: Final = unique

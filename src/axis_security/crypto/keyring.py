@@ -22,7 +22,6 @@ from axis_security.core.errors import ConfigError, Unavailable
 from axis_security.core.events import AuditEvent, EventKind, EventSink, Outcome
 from axis_security.core.ids import TenantId
 from axis_security.core.secret import Secret
-from axis_security.crypto.blindindex import IndexCipher
 from axis_security.crypto.envelope import SUITE_AES256_GCM, FieldCipher, read_header
 from axis_security.crypto.errors import KeyMissing, KeyShredded, KmsUnavailable, UnknownFormat
 from axis_security.crypto.keys import KeyRecord, KeyService, KeyState, KeyStore, LedgerEntry, ShredLedger, wrap_context
@@ -31,8 +30,6 @@ from axis_security.crypto.stream import ObjectName, ObjectSeal
 __all__ = ["CachePolicy", "KeyRing", "RotationPolicy"]
 
 _ROOT_BYTES: Final = 32
-_INDEX: Final = " index"
-"""Marks the lineage of index keys in the store. A tenant id holds no space, so that the two never meet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +76,7 @@ class RotationPolicy:
 class _Tenant:
     """A tenant's keys in memory."""
 
-    __slots__ = ("active", "ciphers", "failing_until", "good_until", "indexes", "records", "roots", "shredded", "usable_until", "uses")
+    __slots__ = ("active", "ciphers", "failing_until", "good_until", "records", "roots", "shredded", "usable_until", "uses")
 
     def __init__(self) -> None:
         self.records: dict[int, KeyRecord] = {}
@@ -87,7 +84,6 @@ class _Tenant:
         self.shredded: frozenset[int] = frozenset()
         self.active = 0
         self.ciphers: dict[tuple[int, str], FieldCipher] = {}
-        self.indexes: dict[str, IndexCipher] = {}
         self.good_until = 0.0
         self.usable_until = 0.0
         self.failing_until = 0.0
@@ -189,26 +185,6 @@ class KeyRing:
         root = self._root(held, tenant.text, number, purpose).reveal()
         return number, Secret(hmac.new(root, b"axis-security/subkey/v1\0" + purpose.encode() + b"\x01", hashlib.sha512).digest()[:32])
 
-    def index(self, tenant: TenantId, field: str) -> IndexCipher:
-        """What makes *tenant*'s blind index of *field*. Its keys are a lineage of their own, so that rotating the keys of values reindexes
-        nothing; the first is made when it is first asked for. Ask anew for each value. Raises as :meth:`seal`.
-        """
-        lineage = tenant.text + _INDEX
-        held = self._held(lineage, field, may_be_empty=True)
-        if not held.active:
-            if held.shredded:
-                raise KeyShredded(name=field)
-            self._first(tenant, lineage, held)
-            held = self._held(lineage, field)
-        cipher = held.indexes.get(field)
-        if cipher is None:
-            live = [
-                record.key_id for record in held.records.values() if record.key_id not in held.shredded and record.key_id != held.active
-            ]
-            roots = {key_id: self._root(held, lineage, key_id, field).reveal() for key_id in (held.active, *live)}
-            cipher = held.indexes[field] = IndexCipher(roots, tenant=tenant.text, field=field, writes=held.active)
-        return cipher
-
     async def awarm(self, tenant: TenantId) -> None:
         """Open the tenant's keys in a thread, so that sealing and opening on the event loop ask nobody. Raises as :meth:`seal`."""
         await asyncio.to_thread(self._held, tenant.text, "warm")
@@ -227,61 +203,14 @@ class KeyRing:
             return held.active
         if held.shredded:
             raise KeyShredded(name=tenant.text)
-        return self._first(tenant, tenant.text, held)
+        return self._add(tenant, EventKind.KEY_CREATED, held)
 
     def rotate(self, tenant: TenantId) -> int:
         """Make a new key that seals from now on; the old one goes on opening. Returns the new key's id. Raises as :meth:`create`."""
         held = self._held(tenant.text, "rotate", may_be_empty=True, fresh=True)
         if held.shredded and not held.active:
             raise KeyShredded(name=tenant.text)
-        return self._activate(tenant, tenant.text, self._add(tenant.text, held), held)
-
-    def announce_index(self, tenant: TenantId) -> int:
-        """First step of a new index key: every process gets to know it and asks for both versions, and none writes it yet.
-
-        Returns its version. Wait until no process can hold an older view (the cache's ttl), then :meth:`activate_index`. Raises as :meth:`create`.
-
-        Raises:
-            ConfigError: there is no index yet, or two versions are live already: finish that rotation first.
-        """
-        lineage = tenant.text + _INDEX
-        held = self._held(lineage, "index", fresh=True, may_be_empty=True)
-        pending = [record.key_id for record in held.records.values() if record.state is KeyState.PENDING]
-        if pending:
-            return pending[0]
-        if not held.active or len(held.records) - len(held.shredded & held.records.keys()) > 1:
-            raise _index_rotation("there is no index key yet, or two versions are live")
-        added = self._add(lineage, held)
-        self.forget(tenant)
-        return added
-
-    def activate_index(self, tenant: TenantId) -> int:
-        """Second step: the announced index key is what is written from now on; the old one is still asked for. Returns the version.
-
-        Raises:
-            ConfigError: none was announced, or not a ttl ago: some process may not know it yet, and could let a duplicate through.
-        """
-        lineage = tenant.text + _INDEX
-        held = self._held(lineage, "index", fresh=True, may_be_empty=True)
-        pending = [record for record in held.records.values() if record.state is KeyState.PENDING]
-        if not pending or self._clock.now() - pending[0].created < self._cache.ttl:
-            raise _index_rotation("no key was announced, or less than the cache's ttl ago")
-        return self._activate(tenant, lineage, pending[0].key_id, held)
-
-    def retire_index(self, tenant: TenantId) -> int:
-        """Last step, when no row has it any more: shred the old index key. Returns its version. Raises as :meth:`shred`.
-
-        Raises:
-            ConfigError: there is no old one.
-        """
-        lineage = tenant.text + _INDEX
-        held = self._held(lineage, "index", fresh=True, may_be_empty=True)
-        old = [key_id for key_id, record in held.records.items() if record.state is KeyState.DECRYPT_ONLY and key_id not in held.shredded]
-        if not old:
-            raise _index_rotation("there is no old index key")
-        self._shred(lineage, tuple(old), "index key retired after its last row was written anew")
-        self.forget(tenant)
-        return old[0]
+        return self._add(tenant, EventKind.KEY_ROTATED, held)
 
     def due(self, tenant: TenantId) -> bool:
         """Whether the active key has served long or often enough to be rotated."""
@@ -308,51 +237,35 @@ class KeyRing:
                 fix='write reason="DSR-17, erasure at the customer\'s request"',
             )
         self._store.shred(tenant.text, ())  # asks for nothing: whether it may and can, before anything is recorded
-        shredded: list[int] = []
-        for lineage in (tenant.text, tenant.text + _INDEX):
-            ids = tuple(record.key_id for record in self._store.load(lineage) if record.state is not KeyState.SHREDDED)
-            if ids:
-                self._shred(lineage, ids, reason)
-                shredded += ids
-        if shredded:
-            self._emit(EventKind.KEY_SHREDDED, Outcome.ALLOWED, tenant, reason=reason, key_id=max(shredded))
+        ids = tuple(record.key_id for record in self._store.load(tenant.text) if record.state is not KeyState.SHREDDED)
+        if ids:
+            self._ledger.append(LedgerEntry(tenant=tenant.text, key_ids=ids, at=self._clock.now(), reason=reason))
+            self._store.shred(tenant.text, ids)
+            self._emit(EventKind.KEY_SHREDDED, Outcome.ALLOWED, tenant, reason=reason, key_id=max(ids))
         self.forget(tenant)
-        return len(shredded)
-
-    def _shred(self, lineage: str, ids: tuple[int, ...], reason: str) -> None:
-        self._ledger.append(LedgerEntry(tenant=lineage, key_ids=ids, at=self._clock.now(), reason=reason))
-        self._store.shred(lineage, ids)
+        return len(ids)
 
     def rewrap(self, tenant: TenantId) -> int:
         """Wrap the tenant's keys anew under the key service's present key; values stay as they are. Returns how many were rewrapped."""
         done = 0
-        for record in (*self._store.load(tenant.text), *self._store.load(tenant.text + _INDEX)):
+        for record in self._store.load(tenant.text):
             if record.state is not KeyState.SHREDDED and record.kek != self._service.kek:
-                context = wrap_context(record.tenant, record.key_id)
+                context = wrap_context(tenant.text, record.key_id)
                 wrapped = self._service.wrap(self._service.unwrap(record.wrapped, context), context)
-                done += self._store.rewrap(record.tenant, record.key_id, old=record.wrapped, new=wrapped, kek=self._service.kek)
+                done += self._store.rewrap(tenant.text, record.key_id, old=record.wrapped, new=wrapped, kek=self._service.kek)
         self.forget(tenant)
         return done
 
-    def forget(self, tenant: TenantId | None = None) -> None:
-        """Drop the tenant's keys from memory (everybody's, if ``None``); a listener calls it when another process rotated or shredded."""
+    def forget(self, tenant: TenantId) -> None:
+        """Drop the tenant's keys from memory; a listener calls it when another process rotated or shredded."""
         with self._guard:
-            self._forgotten += 1  # a load that is under way may have read the state before
-            if tenant is None:
-                self._tenants.clear()
-                self._missing.clear()
-                return
-            for lineage in (tenant.text, tenant.text + _INDEX):
-                self._tenants.pop(lineage, None)
-            self._missing = {key: until for key, until in self._missing.items() if key[0].removesuffix(_INDEX) != tenant.text}
-
-    def tenants(self) -> Sequence[TenantId]:
-        """Every tenant that has keys. The text form is all that is kept: an id of another type equals it in text only."""
-        return [TenantId(text) for text in self._store.tenants() if not text.endswith(_INDEX)]
+            self._forgotten += 1  # a load that is under way may have read what was there before
+            self._tenants.pop(tenant.text, None)
+            self._missing = {key: until for key, until in self._missing.items() if key[0] != tenant.text}
 
     def status(self, tenant: TenantId) -> Sequence[KeyRecord]:
-        """The tenant's records as the store has them now: keys of values, then keys of indexes."""
-        return [*self._store.load(tenant.text), *self._store.load(tenant.text + _INDEX)]
+        """The tenant's records as the store has them now."""
+        return self._store.load(tenant.text)
 
     def replay_ledger(self) -> int:
         """Shred in the store whatever the ledger says was shredded (after a restore); returns how many keys had come back."""
@@ -360,36 +273,23 @@ class KeyRing:
 
     # Inside
 
-    def _first(self, tenant: TenantId, lineage: str, held: _Tenant) -> int:
-        pending = next((record for record in held.records.values() if record.state is KeyState.PENDING), None)
-        if pending is None:
-            key_id = self._add(lineage, held)
-        else:  # whoever made it stopped before it was active
-            self._unwrap(pending)
-            key_id = pending.key_id
-        return self._activate(tenant, lineage, key_id, held)
-
-    def _add(self, lineage: str, held: _Tenant) -> int:
-        key_id = max({*held.records, *held.shredded}, default=0) + 1
+    def _add(self, tenant: TenantId, kind: EventKind, held: _Tenant) -> int:
+        taken = {*held.records, *held.shredded}
+        key_id = max(taken, default=0) + 1
         root = Secret(self._random(_ROOT_BYTES))
-        context = wrap_context(lineage, key_id)
+        context = wrap_context(tenant.text, key_id)
         wrapped = self._service.wrap(root, context)
         record = KeyRecord(
-            tenant=lineage, key_id=key_id, state=KeyState.PENDING, wrapped=wrapped, kek=self._service.kek, created=self._clock.now()
+            tenant=tenant.text, key_id=key_id, state=KeyState.PENDING, wrapped=wrapped, kek=self._service.kek, created=self._clock.now()
         )
         # INVARIANT: no key is active unless its wrapped form has been opened once; a key that nobody can unwrap must not seal data.
         if self._service.unwrap(wrapped, context) != root:
             raise KmsUnavailable(kek=self._service.kek, why="it does not give back what it wrapped")
-        self._store.insert(record)  # False: another process was first, and its key is as good as ours
-        return key_id
-
-    def _activate(self, tenant: TenantId, lineage: str, key_id: int, held: _Tenant) -> int:
-        if self._store.activate(lineage, key_id):
-            kind = EventKind.KEY_ROTATED if held.active else EventKind.KEY_CREATED
-            detail = {"previous": held.active} if held.active else {"suite": SUITE_AES256_GCM, "kek": self._service.kek}
+        if self._store.insert(record) and self._store.activate(tenant.text, key_id):
+            detail = {"suite": SUITE_AES256_GCM, "kek": self._service.kek} if kind is EventKind.KEY_CREATED else {"previous": held.active}
             self._emit(kind, Outcome.ALLOWED, tenant, key_id=key_id, **detail)
         self.forget(tenant)  # whoever won, the store knows which key is active now
-        return self._held(lineage, "added").active
+        return self._held(tenant.text, "added").active
 
     def _cipher(self, tenant: TenantId, key_id: int, field: str) -> FieldCipher:
         held = self._held(tenant.text, field)
@@ -480,7 +380,7 @@ class KeyRing:
     def _keep(self, tenant: str, held: _Tenant, forgotten: int) -> _Tenant:
         with self._guard:
             if forgotten != self._forgotten:
-                return held  # good for this once: what was read may be from before the shredding that we were told of
+                return held  # good for this once: it may be from before the shredding that we were told of
             self._tenants[tenant] = held
             self._tenants.move_to_end(tenant)
             while len(self._tenants) > self._cache.tenants:
@@ -517,11 +417,3 @@ class KeyRing:
 
     def _emit(self, kind: EventKind, outcome: Outcome, tenant: TenantId, *, reason: str | None = None, **detail: str | int) -> None:
         self._sink.emit(AuditEvent(kind=kind, at=self._clock.now(), outcome=outcome, tenant=tenant, reason=reason, detail=detail))
-
-
-def _index_rotation(why: str) -> ConfigError:
-    return ConfigError(
-        what="the index key cannot be rotated now",
-        why=why,
-        fix="announce_index, wait for the cache's ttl, activate_index, reindex every table, retire_index",
-    )
