@@ -47,7 +47,7 @@ def test_a_plain_cookie_is_read_among_others() -> None:
         f"a=1, {NAME}=v",
     ],
 )
-def test_werkzeug_cve_2023_23934_and_prefix_bypass_names_that_only_look_like_ours_are_ignored(header: str | bytes) -> None:
+def test_cve_2023_23934_and_prefix_bypass_names_that_only_look_like_ours_are_ignored(header: str | bytes) -> None:
     """A nameless cookie, a look-alike or another case is no cookie of ours, under any reading."""
     read = PROFILE.read(header)
     assert not read.values

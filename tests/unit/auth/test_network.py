@@ -28,12 +28,12 @@ from axis_security.core.errors import ConfigError
         ("\ud800", UNKNOWN_NETWORK),
     ],
 )
-def test_better_auth_cve_2026_45364_one_customer_is_one_network(address: str, network: str) -> None:
+def test_cve_2026_45364_one_customer_is_one_network(address: str, network: str) -> None:
     """IPv6 counts by /64, IPv4 in IPv6 clothes is IPv4, and what cannot be read shares one budget."""
     assert network_of(address) == network
 
 
-def test_allauth_65_14_2_a_forged_forwarded_for_changes_nothing() -> None:
+def test_a_forged_forwarded_for_changes_nothing() -> None:
     """Only the entries that our own proxies appended are read: with 0, 1 and 2 of them, forged entries to the left are ignored."""
     forged = ["1.1.1.1, 2.2.2.2", "10.0.0.9, 198.51.100.4"]
     assert client_address("10.0.0.1", forwarded_for=forged) == "10.0.0.1"

@@ -71,6 +71,6 @@ def test_plain_paths_pass(target: str) -> None:
         "/;//evil.example",
     ],
 )
-def test_flask_security_cve_2023_49438_the_redirect_corpus_leads_home(target: object) -> None:
+def test_cve_2023_49438_and_ghsa_w2j7_f3c6_g8cw_the_redirect_corpus_leads_home(target: object) -> None:
     """Every address that a browser and a server could read differently leads to the default."""
     assert return_to(target, default="/home") == "/home"
