@@ -53,7 +53,7 @@ def planted(cluster: Cluster) -> Iterator[Planted]:
         do(BeginEnrolment(user, sealed))
         do(ConfirmEnrolment(user, sealed, 5))
         do(ReplaceRecovery(user, (("k1", values["recovery"]),)))
-        live = {"epoch": 0, "now": NOW}
+        live: dict[str, Any] = {"epoch": 0, "now": NOW}
         do(
             s.StartSession(
                 user=user, handle=handle, digest=("k1", values["session"]), idle=timedelta(1), lifetime=timedelta(1),
