@@ -27,6 +27,7 @@ DRIVER_FILES = {
     "crypto/reencrypt.py": "walks tables",
     "ops/audit_postgres.py": "the audit log's driver",
     "ops/export.py": "streams tables",
+    "ops/workspaces.py": "deletes from tables",
     "ops/tls/dsn.py": "libpq's own parser reads connection strings",
     "rbac/store_postgres.py": "the members' driver",
     "rls/bind_asyncpg.py": "binds asyncpg connections",

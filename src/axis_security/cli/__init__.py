@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "passwords": "Calibrate the cost of a hash; build the breached-password filter.",
     "rbac": "Show the policy as a table; explain a decision.",
     "secrets": "Mint keys, and find secrets in source.",
+    "tenant": "Export, suspend, resume or erase a workspace.",
     "tls": "Probe endpoints and connection strings for TLS 1.3.",
 }
 """Every command with its one line; the module ``axis_security.cli.<name>`` has it as ``command``."""
