@@ -3,11 +3,14 @@
 What is kept when a primary fails
 ---------------------------------
 Replication is asynchronous: a primary can die with writes that no replica has, and the replica that takes over then serves an older state.
-So every operation that starts, rotates or ends a session counts as done only when *all* replicas (``replicas=``) have confirmed it
+So an operation that ends a session, or rotates one, counts as done only when *all* replicas (``replicas=``) have confirmed it
 (``WAIT``); otherwise it raises :class:`~axis_security.core.errors.Unavailable`. From that follows, exactly:
 
-* A session whose sign-out, revocation or rotation *returned* is on no node that can take over. It does not come back.
+* A session whose sign-out, revocation or rotation *returned* is on no node that can take over. It does not come back. The same holds for what a
+  login ended: the id that the browser presented, and sessions above the cap.
 * One that *raised* may have happened on the primary only. Repeat it until it returns; until then the session may be live after a failover.
+* A session that was just started may be lost in a failover: its person signs in again. So logins go on while a replica is away, and sign-outs,
+  revocations and rotations raise until it is back (or the store is told a smaller ``replicas``).
 * A primary that is cut off from the others goes on answering its clients until it notices. With ``min-replicas-to-write 1`` and
   ``min-replicas-max-lag 1`` it refuses every script of ours within about two seconds (they all declare that they write), so a session
   revoked on the other side can be used there for that long at most. Without that setting: until ``cluster-node-timeout`` has passed.
@@ -36,6 +39,7 @@ __all__ = ["AsyncValkeyStore", "ValkeyStore"]
 
 R = TypeVar("R")
 _TRIES: Final = 6
+_SLOTS: Final = 16_384
 Address = tuple[str, int]
 
 
@@ -51,7 +55,7 @@ Sending = Generator[_Send, list[Any], R]
 
 
 class _Map:
-    """Which node has which slot, as far as is known. Learnt from redirections; forgotten when a node does not answer."""
+    """Which node has which slot. Asked for at first use and again after any failure; redirections correct it in between."""
 
     def __init__(self, urls: tuple[str | Secret[str], ...], *, replicas: int, timeout_seconds: float, options: dict[str, Any]) -> None:
         texts = [url.reveal() if isinstance(url, Secret) else url for url in urls]
@@ -76,7 +80,8 @@ class _Map:
         }
         self._template: Final = parts[0]
         self._known: list[Address] = [(part.hostname or "", part.port or 6379) for part in parts]
-        self._slots: dict[int, Address] = {}
+        self._owners: list[Address | None] = [None] * _SLOTS
+        self.stale = True
 
     def url(self, node: Address) -> str:
         """The first address's scheme, credentials and database, at *node*."""
@@ -85,30 +90,64 @@ class _Map:
         place = f"{credentials}@{host}:{node[1]}" if credentials else f"{host}:{node[1]}"
         return urlunsplit((self._template.scheme, place, self._template.path, self._template.query, ""))
 
+    @property
+    def known(self) -> tuple[Address, ...]:
+        """The nodes, the one that failed last at the end."""
+        return tuple(self._known)
+
     def node_of(self, slot: int) -> Address:
-        return self._slots.get(slot, self._known[0])
+        """The primary of *slot*; of a single server, the server."""
+        return self._owners[slot] or self._known[0]
 
     def learn(self, slot: int, node: Address) -> None:
-        self._slots[slot] = node
+        """Take a redirection's word."""
+        self._owners[slot] = node
         if node not in self._known:
             self._known = [*self._known, node]
 
+    def learn_all(self, asked: Address, answer: Any) -> None:
+        """Take the answer of CLUSTER SLOTS; an error means a server that is no cluster."""
+        owners: list[Address | None] = [None] * _SLOTS
+        found: list[Address] = []
+        for first, last, *places in answer if isinstance(answer, list) else ():
+            # A node that does not know its own name leaves it out: it is the one that was asked.
+            nodes = [((place[0] or b"").decode("ascii") or asked[0], int(place[1])) for place in places]
+            owners[first : last + 1] = [nodes[0]] * (last + 1 - first)
+            found += nodes
+        # Replaced, not changed: other threads may be reading.
+        self._known = [asked, *dict.fromkeys(node for node in (*found, *self._known) if node != asked)]
+        self._owners, self.stale = owners, False
+
     def forget(self, node: Address) -> None:
-        # Asked last from now on. Lists and dicts are replaced, not changed: other threads may be reading them.
+        """It did not do as it should: ask it last, and ask again who is who."""
         self._known = [*(n for n in self._known if n != node), node]
-        self._slots = {slot: owner for slot, owner in self._slots.items() if owner != node}
+        self.stale = True
+
+
+def _discover(nodes: _Map) -> Sending[None]:
+    for node in nodes.known:
+        try:
+            (answer,) = yield _Send(node, (("CLUSTER", "SLOTS"),))
+        except Unavailable:
+            nodes.forget(node)
+            continue
+        nodes.learn_all(node, answer)
+        return
+    raise Unavailable(what="Valkey did not answer", why="none of its nodes could be reached", fix="check the servers and the network")
 
 
 def _sending(nodes: _Map, call: Call) -> Sending[Any]:
     """One call: find the node, follow redirections, insist on the replicas."""
     from valkey.crc import key_slot  # optional extra; checked by the constructor
 
-    slot = key_slot(call.key.encode("ascii"))
+    if nodes.stale:
+        yield from _discover(nodes)
+    slot = key_slot(call.keys[0].encode("ascii"))
     node, asking, whole = nodes.node_of(slot), False, False
     for _ in range(_TRIES):
         run = ("EVAL", call.script.text) if whole else ("EVALSHA", call.script.sha)
         commands: list[tuple[Any, ...]] = [("ASKING",)] if asking else []
-        commands.append((*run, 1, call.key, *call.args))
+        commands.append((*run, len(call.keys), *call.keys, *call.args))
         durable = call.durable and nodes.replicas > 0
         if durable:
             commands.append(("WAIT", nodes.replicas, nodes.wait_ms))

@@ -41,16 +41,16 @@ _UNIT: Final = "\x1f"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One script on one key.
+    """One script on the keys of one slot.
 
     Args:
-        durable: whether the answer counts only once the replicas have it (see ``ValkeyStore``).
+        durable: whether the answer counts only once the replicas have it (see ``ValkeyStore``). Such a script always writes.
     """
 
     script: Script
-    key: str
-    args: tuple[Any, ...]
-    durable: bool
+    keys: tuple[str, ...]
+    args: tuple[Any, ...] = ()
+    durable: bool = False
 
 
 Steps = Generator[Call, Any, Any]
@@ -102,25 +102,29 @@ def _start(op: StartSession) -> Steps:
             ends = tuple(digests_of(op.ends.candidates))
         else:
             # Somebody else's session in this browser lives on another node: it ends first, so that a failure leaves too little, not too much.
-            yield from _end(EndSession(op.ends))
+            elsewhere = op.ends.route
+            if (yield Call(scripts.END, (_sessions(elsewhere),), tuple(digests_of(op.ends.candidates)))):
+                yield _confirm(elsewhere)
     args = (
         account_key(op.user), str(op.handle), _digest(op.digest), op.epoch, _us(op.now), _span(op.idle), _span(op.lifetime), int(op.assurance),
         _joined(op.methods), _us(op.auth_time or op.now), op.tenant or "", op.client[:200], op.network[:200], op.max_live, *ends,
     )  # fmt: skip
-    started = yield Call(scripts.START, _sessions(route), args, durable=True)
+    # A start that a failover undoes means to sign in again, so it waits for no replica, and logins go on while one is away. What it ended
+    # must stay ended.
+    started, ended = yield Call(scripts.START, (_sessions(route),), args)
+    if ended:
+        yield _confirm(route)
     return started == 1
 
 
 def _resolve(op: ResolveSession) -> Steps:
     args = (_us(op.now), _span(op.touch_after), _span(min(op.grace, MAX_GRACE)), *digests_of(op.key.candidates))
-    found = yield Call(scripts.RESOLVE, _sessions(op.key.route), args, durable=False)
+    found = yield Call(scripts.RESOLVE, (_sessions(op.key.route),), args)
     if not found:
         return None
     if found[0] == b"reused":
-        ended = ReusedSession(UUID(found[1].decode("ascii")), _user(found[2]))
-        # The script has ended it; this makes that last.
-        yield from _revoke(RevokeSessions(user=ended.user, handle=ended.handle))
-        return ended
+        yield _confirm(op.key.route)
+        return ReusedSession(UUID(found[1].decode("ascii")), _user(found[2]))
     return _live(found)
 
 
@@ -129,12 +133,12 @@ def _rotate(op: RotateSession) -> Steps:
         _digest(op.digest), _us(op.now), "" if op.assurance is None else int(op.assurance), "" if op.methods is None else "=" + _joined(op.methods),
         "" if op.auth_time is None else _us(op.auth_time), int(op.switch_tenant), op.tenant or "", *digests_of(op.key.candidates),
     )  # fmt: skip
-    found = yield Call(scripts.ROTATE, _sessions(op.key.route), args, durable=True)
+    found = yield Call(scripts.ROTATE, _lasting(op.key.route), args, durable=True)
     return _live(found) if found else None
 
 
 def _end(op: EndSession) -> Steps:
-    found = yield Call(scripts.END, _sessions(op.key.route), tuple(digests_of(op.key.candidates)), durable=True)
+    found = yield Call(scripts.END, _lasting(op.key.route), tuple(digests_of(op.key.candidates)), durable=True)
     return EndedSession(UUID(found[0].decode("ascii")), _user(found[1])) if found else None
 
 
@@ -143,12 +147,12 @@ def _revoke(op: RevokeSessions) -> Steps:
         account_key(op.user), "" if op.handle is None else str(op.handle), "" if op.keep is None else str(op.keep),
         "" if op.epoch is None else op.epoch, _span(_MARK_LASTS),
     )  # fmt: skip
-    gone = yield Call(scripts.REVOKE, _sessions(session_route(op.user)), args, durable=True)
+    gone = yield Call(scripts.REVOKE, _lasting(session_route(op.user)), args, durable=True)
     return int(gone)
 
 
 def _list(op: ListSessions) -> Steps:
-    found = yield Call(scripts.LIST, _sessions(session_route(op.user)), (account_key(op.user), _us(op.now)), durable=False)
+    found = yield Call(scripts.LIST, (_sessions(session_route(op.user)),), (account_key(op.user), _us(op.now)))
     sessions = [_live(row) for row in found]
     sessions.sort(key=lambda s: str(s.handle))
     sessions.sort(key=lambda s: (s.seen_at, s.started_at), reverse=True)
@@ -161,9 +165,7 @@ def _list(op: ListSessions) -> Steps:
 def _reserve(op: Reserve) -> Steps:
     taken: list[Budget] = []
     for budget in op.budgets:
-        allowed, wait = yield Call(
-            scripts.RESERVE, _throttle(budget.key), (_us(op.now), _step(budget), _span(budget.window)), durable=False
-        )
+        allowed, wait = yield Call(scripts.RESERVE, (_throttle(budget.key),), (_us(op.now), _step(budget), _span(budget.window)))
         if not allowed:
             # Keys live on several nodes, where nothing is atomic across them. Giving back can refuse somebody a moment early; granting
             # more than a budget holds is what it can't do.
@@ -175,13 +177,13 @@ def _reserve(op: Reserve) -> Steps:
 
 def _refund(op: RefundThrottle) -> Steps:
     for budget in op.budgets:
-        yield Call(scripts.REFUND, _throttle(budget.key), (_us(op.now), _step(budget)), durable=False)
+        yield Call(scripts.REFUND, (_throttle(budget.key),), (_us(op.now), _step(budget)))
     return True
 
 
 def _reset(op: ResetThrottle) -> Steps:
     for key in op.keys:
-        yield Call(scripts.RESET, _throttle(key), (), durable=False)
+        yield Call(scripts.RESET, (_throttle(key),))
     return True
 
 
@@ -195,6 +197,14 @@ def _prune() -> Steps:
 
 def _sessions(route: str) -> str:
     return f"axis:s:{{{route}}}"
+
+
+def _lasting(route: str) -> tuple[str, str]:
+    return _sessions(route), f"axis:w:{{{route}}}"
+
+
+def _confirm(route: str) -> Call:
+    return Call(scripts.CONFIRM, (f"axis:w:{{{route}}}",), durable=True)
 
 
 def _throttle(key: bytes) -> str:

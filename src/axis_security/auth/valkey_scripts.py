@@ -9,6 +9,9 @@ All sessions of a person live in one hash, ``axis:s:{route}``, whose fields are:
 Times are whole microseconds since 1970, which a Lua number holds exactly until the year 2255; records are MessagePack, which keeps them exact.
 Deadlines on keys are relative, so that they do not depend on the two clocks agreeing.
 
+``KEYS[2]``, where it is given, is ``axis:w:{route}`` in the same slot. It holds nothing; it is written so that the script writes something even
+where it finds nothing to end: ``WAIT`` waits for what *its own connection* wrote, and would not wait at all for a script that wrote nothing.
+
 Every script begins with a shebang line: it declares itself a script that writes, so a server cut off from its replicas
 (``min-replicas-to-write``) refuses it as a whole, reading included.
 """
@@ -20,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 __all__ = [
-    "END", "LIST", "REFUND", "RESERVE", "RESET", "RESOLVE", "REVOKE", "ROTATE", "START", "Script",
+    "CONFIRM", "END", "LIST", "REFUND", "RESERVE", "RESET", "RESOLVE", "REVOKE", "ROTATE", "START", "Script",
 ]  # fmt: skip
 
 
@@ -38,6 +41,7 @@ class Script:
 
 _SESSIONS: Final = """#!lua
 local K = KEYS[1]
+if KEYS[2] then redis.call('SET', KEYS[2], '1', 'PX', 1000) end
 local function get(f)
   local v = redis.call('HGET', K, f)
   if v then return cmsgpack.unpack(v) end
@@ -77,13 +81,16 @@ START: Final = Script(
     _SESSIONS
     + """
 local u, h, digest, ep, now = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
-if ep < lowest(u) or redis.call('HEXISTS', K, 'i:' .. digest) == 1 or redis.call('HEXISTS', K, 's:' .. h) == 1 then return 0 end
-local going = {}
+if ep < lowest(u) or redis.call('HEXISTS', K, 'i:' .. digest) == 1 or redis.call('HEXISTS', K, 's:' .. h) == 1 then return {0, 0} end
+local going, ended, kept = {}, 0, {}
 for n = 15, #ARGV do
-  local i = get('i:' .. ARGV[n])
-  if i then going[i.h] = true end
+  local i, s = get('i:' .. ARGV[n])
+  s = i and get('s:' .. i.h)
+  if s then
+    going[i.h] = true
+    if live(s, now) then ended = ended + 1 end
+  end
 end
-local kept = {}
 each('s:', function(name, s)
   if s.u == u and not going[name] then
     if live(s, now) then kept[#kept + 1] = {name, s.se, s.st} else going[name] = true end
@@ -94,13 +101,16 @@ table.sort(kept, function(a, b)
   if a[3] ~= b[3] then return a[3] > b[3] end
   return a[1] < b[1]
 end)
-for n = math.max(tonumber(ARGV[14]), 1), #kept do going[kept[n][1]] = true end
+for n = math.max(tonumber(ARGV[14]), 1), #kept do
+  going[kept[n][1]] = true
+  ended = ended + 1
+end
 drop(going)
 put('s:' .. h, {u = u, ep = ep, st = now, se = now, id = tonumber(ARGV[6]), en = now + tonumber(ARGV[7]), a = tonumber(ARGV[8]),
   m = ARGV[9], at = tonumber(ARGV[10]), t = ARGV[11], c = ARGV[12], n = ARGV[13]})
 put('i:' .. digest, {h = h})
 last(tonumber(ARGV[7]))
-return 1
+return {1, ended}
 """
 )
 
@@ -192,6 +202,9 @@ each('s:', function(name, s) if s.u == u and live(s, now) then found[#found + 1]
 return found
 """
 )
+
+CONFIRM: Final = Script("#!lua\nredis.call('SET', KEYS[1], '1', 'PX', 1000)\nreturn 1\n")
+"""Writes, so that a wait for it is a wait for everything before it: replication keeps the order."""
 
 # --- throttles: one key holds one time stamp (GCRA). Whole microseconds, so that a limit of 7 is 7 and not 6.
 
