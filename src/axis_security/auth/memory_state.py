@@ -60,7 +60,7 @@ class LineRow:
 
 @dataclass(slots=True)
 class SessionRow:
-    """A session; ``ids`` holds when each was superseded."""
+    """A session; ``ids`` holds when each was superseded, ``was`` what the session was when that happened."""
 
     handle: UUID
     user: UserId
@@ -76,6 +76,7 @@ class SessionRow:
     client: str
     network: str
     ids: dict[bytes, datetime | None]
+    was: dict[bytes, LiveSession]
 
     @classmethod
     def started(cls, r: StartSession, *, client: str, network: str) -> Self:
@@ -95,6 +96,7 @@ class SessionRow:
             client=client,
             network=network,
             ids={r.digest[1]: None},
+            was={},
         )
 
     def is_live(self, now: datetime) -> bool:

@@ -342,7 +342,7 @@ class MemoryVault:
             return s.ReusedSession(row.handle, row.user)
         if row.seen_at + r.touch_after <= r.now:
             row.seen_at = max(row.seen_at, r.now)
-        return row.told(superseded=superseded_at is not None)
+        return row.told(superseded=False) if superseded_at is None else row.was[digest]
 
     def _rotate_session(self, r: s.RotateSession) -> s.LiveSession | None:
         found = self._session(r.key)
@@ -352,6 +352,7 @@ class MemoryVault:
         if row.ids[digest] is not None:
             return None
         row.ids[digest], row.ids[r.digest[1]] = r.now, None
+        row.was[digest] = row.told(superseded=True)
         row.changed(r)
         return row.told(superseded=False)
 

@@ -25,7 +25,7 @@ from axis_security.auth.session_ports import (
     session_route,
 )
 from axis_security.auth.valkey_scripts import Script
-from axis_security.auth.vault import account_key
+from axis_security.auth.vault import account_key, plain
 from axis_security.core.errors import ConfigError
 from axis_security.core.ids import KeyType, UserId, parse_id
 from axis_security.core.principal import Assurance
@@ -107,7 +107,7 @@ def _start(op: StartSession) -> Steps:
                 yield _confirm(elsewhere)
     args = (
         account_key(op.user), str(op.handle), _digest(op.digest), op.epoch, _us(op.now), _span(op.idle), _span(op.lifetime), int(op.assurance),
-        _joined(op.methods), _us(op.auth_time or op.now), op.tenant or "", op.client[:200], op.network[:200], op.max_live, *ends,
+        _joined(op.methods), _us(op.auth_time or op.now), op.tenant or "", plain(op.client, 200), plain(op.network, 200), op.max_live, *ends,
     )  # fmt: skip
     # A start that a failover undoes means to sign in again, so it waits for no replica, and logins go on while one is away. What it ended
     # must stay ended.

@@ -31,11 +31,18 @@ SESSION_TABLES: Final[tuple[tuple[str, str], ...]] = (
     network text NOT NULL CHECK (length(network) <= 200)""",
     ),
     (
+        # INVARIANT: a superseded id stands for what was proved while it was the session's, never for what its successor proves: whoever kept
+        # a copy of it gains nothing from the person's step-up (ASVS 7.2.4). So it takes its own state with it.
         "vault_session_id",
         """
     digest bytea PRIMARY KEY CHECK (octet_length(digest) = 32),
     handle uuid NOT NULL REFERENCES axis.vault_session ON DELETE CASCADE,
-    superseded_at timestamptz""",
+    superseded_at timestamptz,
+    tenant text,
+    assurance smallint,
+    methods text[],
+    auth_time timestamptz,
+    CHECK (superseded_at IS NULL OR (assurance IS NOT NULL AND methods IS NOT NULL AND auth_time IS NOT NULL))""",
     ),
     (
         "vault_remember",
@@ -153,7 +160,13 @@ BEGIN
         UPDATE axis.vault_session s SET seen_at = p_now
             WHERE s.handle = (SELECT l.handle FROM axis.vault_session l WHERE l.handle = v_handle AND l.seen_at < p_now FOR UPDATE SKIP LOCKED);
     END IF;
-    RETURN QUERY SELECT {_LIVE_COLUMNS}, v_superseded IS NOT NULL FROM axis.vault_session s WHERE s.handle = v_handle;
+    IF v_superseded IS NULL THEN
+        RETURN QUERY SELECT {_LIVE_COLUMNS}, false FROM axis.vault_session s WHERE s.handle = v_handle;
+    ELSE
+        RETURN QUERY SELECT 'live', s.handle, s.account, i.tenant, i.assurance, i.methods, i.auth_time, s.started_at, s.seen_at, s.ends_at,
+            s.client, s.network, true FROM axis.vault_session_id i JOIN axis.vault_session s ON s.handle = i.handle
+            WHERE i.digest = ANY (p_digests) AND s.handle = v_handle;
+    END IF;
 END""",
     ),
     VaultFunction(
@@ -167,8 +180,10 @@ BEGIN
     SELECT s.handle INTO v_handle FROM axis.vault_session s
         WHERE s.handle IN (SELECT i.handle FROM axis.vault_session_id i WHERE i.digest = ANY (p_digests)) AND s.route = p_route AND {_IS_LIVE}
         FOR UPDATE;
-    UPDATE axis.vault_session_id i SET superseded_at = p_now
-        WHERE i.handle = v_handle AND i.digest = ANY (p_digests) AND i.superseded_at IS NULL;
+    UPDATE axis.vault_session_id i
+        SET superseded_at = p_now, tenant = s.tenant, assurance = s.assurance, methods = s.methods, auth_time = s.auth_time
+        FROM axis.vault_session s
+        WHERE s.handle = v_handle AND i.handle = v_handle AND i.digest = ANY (p_digests) AND i.superseded_at IS NULL;
     IF NOT FOUND THEN
         RETURN;
     END IF;

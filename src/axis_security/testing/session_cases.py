@@ -161,6 +161,23 @@ def rotation_changes_the_id_only(perform: Perform) -> None:
     expect(perform(ListSessions(user, NOW)), (), "it is in no list")
 
 
+def a_superseded_id_gains_nothing(perform: Perform) -> None:
+    """Within the grace an old id stands for what was proved while it was the session's: who kept a copy of it has no part in a step-up or in
+    another workspace (ASVS 7.2.4)."""
+    browser = Browser(perform, signed_up(perform), tenant="acme")
+    stepped_at = NOW + SECOND
+    browser.rotate(
+        now=stepped_at, assurance=Assurance.AAL2, methods=("password", "totp"), auth_time=stepped_at, switch_tenant=True, tenant="beta"
+    )
+    browser.rotate(now=NOW + 2 * SECOND, switch_tenant=True, tenant="gamma")
+    seen = [browser.resolve(now=NOW + 3 * SECOND, nth=n) for n in range(3)]
+    told = [(s.assurance, s.methods, s.auth_time, s.tenant, s.superseded) for s in seen]
+    two = (Assurance.AAL2, ("password", "totp"), stepped_at)
+    expect(told[0], (Assurance.AAL1, ("password",), NOW, "acme", True), "the first id has what the first login proved")
+    expect(told[1], (*two, "beta", True), "the second what the step-up proved")
+    expect(told[2], (*two, "gamma", False), "the newest everything")
+
+
 def sign_out_ends_one_session(perform: Perform) -> None:
     """Signing out ends that session under each of its ids, and no other (ASVS 7.4.1)."""
     user = signed_up(perform)
@@ -322,6 +339,7 @@ SESSION_ONLY_CASES: Final = (
     both_limits_hold,
     use_is_noted_coarsely,
     rotation_changes_the_id_only,
+    a_superseded_id_gains_nothing,
     sign_out_ends_one_session,
     sessions_are_listed_and_revoked,
     an_old_epoch_starts_nothing,
