@@ -52,6 +52,9 @@ _LOOPBACK: Final = re.compile(r"(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d{
 class CookieKind(enum.StrEnum):
     """The cookies of this library; each has a name, a signature purpose and a type of its own."""
 
+    # Enum's own hash is a Python call; every request looks cookies up by kind.
+    __hash__ = str.__hash__
+
     SESSION = "session"
     PENDING = "pending"
     REMEMBER = "remember"
@@ -120,9 +123,11 @@ class CookieProfile:
             )
         put = object.__setattr__
         prefix = f"{self.app}_dev" if self._plain else f"__Host-{self.app}"
+        put(self, "_prefix", prefix)
         put(self, "_names", MappingProxyType({kind: f"{prefix}_{kind.value}" for kind in CookieKind}))
         put(self, "_kinds", MappingProxyType({f"{prefix}_{kind.value}": kind for kind in CookieKind}))
 
+    _prefix: str = field(init=False, repr=False, compare=False)
     _names: Mapping[CookieKind, str] = field(init=False, repr=False, compare=False)
     _kinds: Mapping[str, CookieKind] = field(init=False, repr=False, compare=False)
 
@@ -166,12 +171,15 @@ class CookieProfile:
         if self._plain and not is_loopback(host):
             return self._none(CookieProblem.HOST)
         text = header if isinstance(header, str) else _text(header)
-        if len(text) > MAX_HEADER_CHARS or _FORBIDDEN.search(text) is not None:
+        # Printable ASCII, the usual case, holds nothing forbidden and is known by one quick look.
+        if len(text) > MAX_HEADER_CHARS or (not (text.isascii() and text.isprintable()) and _FORBIDDEN.search(text) is not None):
             return self._none(CookieProblem.HEADER)
         values: dict[CookieKind, Secret[str]] = {}
         problems: dict[CookieKind, CookieProblem] = {}
-        kinds = self._kinds
+        kinds, prefix = self._kinds, self._prefix
         for pair in text.split(";"):
+            if prefix not in pair:
+                continue
             name, equals, value = pair.partition("=")
             # SP and HTAB are all the white space there is; a plain strip() would also take U+2000 off a look-alike's front.
             kind = kinds.get(name.strip(" \t"))
