@@ -181,7 +181,7 @@ def test_ordering_and_grouping_by_a_sealed_column_raises_at_execution(world: Wor
     for statement in (
         select(Person.id).order_by(Person.note),
         select(Person.note).group_by(Person.note),
-        select(Person.id).order_by(Person.ssn_sealed),
+        select(Person.id).order_by(Person.__table__.c.ssn),
     ):
         with acting_as(ACME), Session(world.engine) as session, pytest.raises(NotSearchable):
             session.execute(statement)
