@@ -107,7 +107,7 @@ def _load(server: Cluster, name: str, rows: int, keyring: SealKeyring, names: li
         first = names[0]
         conn.execute(
             f"INSERT INTO {first}_doc SELECT i, CASE WHEN i % 5 < 2 THEN {BIG} ELSE 2 + (i * 7919) % {TENANTS - 1} END, (i * 31) % 1000, (i * 6007) % 1000003, 'document number ' || i"
-            f" FROM generate_series(1, {rows}) i".encode()
+            f" FROM generate_series(1::bigint, {rows}) i".encode()
         )
         conn.execute(f"INSERT INTO {first}_line SELECT id, tenant_id, id, n FROM {first}_doc".encode())
         for variant in names[1:]:
