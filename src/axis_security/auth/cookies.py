@@ -83,7 +83,7 @@ _SAME_SITE: Final[Mapping[CookieKind, str]] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would double the time of making one, and every request makes one
 class CookiesRead:
     """What a request's cookies say.
 
@@ -122,11 +122,14 @@ class CookieProfile:
                 what="unusable cookie name", why="`app` is a lower-case name of at most 24 characters", fix="use your product's name"
             )
         put = object.__setattr__
-        prefix = f"{self.app}_dev" if self._plain else f"__Host-{self.app}"
+        plain = self.environment is Environment.DEVELOPMENT
+        prefix = f"{self.app}_dev" if plain else f"__Host-{self.app}"
         put(self, "_prefix", prefix)
+        put(self, "_plain", plain)
         put(self, "_names", MappingProxyType({kind: f"{prefix}_{kind.value}" for kind in CookieKind}))
         put(self, "_kinds", MappingProxyType({f"{prefix}_{kind.value}": kind for kind in CookieKind}))
 
+    _plain: bool = field(init=False, repr=False, compare=False)
     _prefix: str = field(init=False, repr=False, compare=False)
     _names: Mapping[CookieKind, str] = field(init=False, repr=False, compare=False)
     _kinds: Mapping[str, CookieKind] = field(init=False, repr=False, compare=False)
@@ -150,10 +153,6 @@ class CookieProfile:
                 fix="use CookieProfile.production(), and serve over https",
             )
         return cls(app=app, environment=environment)
-
-    @property
-    def _plain(self) -> bool:
-        return self.environment is Environment.DEVELOPMENT
 
     def name(self, kind: CookieKind) -> str:
         """The cookie's name."""

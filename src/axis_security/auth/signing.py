@@ -9,6 +9,7 @@ nobody out (sessions die by :meth:`~axis_security.auth.sessions.Sessions.revoke_
 
 from __future__ import annotations
 
+import binascii
 import hashlib
 import hmac
 import re
@@ -16,7 +17,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from itsdangerous import Signer
-from itsdangerous.encoding import base64_encode
 
 from axis_security.core.errors import ConfigError
 from axis_security.core.secret import Secret
@@ -27,6 +27,7 @@ MAX_SIGNED_CHARS: Final = 2048
 """Longest signed text that is looked at, in characters."""
 
 _PURPOSE: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
+_URLSAFE: Final = bytes.maketrans(b"+/", b"-_")
 _PAYLOAD: Final = re.compile(r"[A-Za-z0-9_~-]+(?:\.[A-Za-z0-9_~-]+)*", re.ASCII)
 
 
@@ -57,7 +58,8 @@ class CookieSigner:
         # The same check as Signer.unsign, on the text of the signature: decoding it first would take several spellings of the same bits.
         # Nothing else about the payload matters here: what verifies is what we signed.
         for key in self._keys:
-            if hmac.compare_digest(base64_encode(hmac.digest(key, payload, "sha256")), signature):
+            mac = binascii.b2a_base64(hmac.digest(key, payload, "sha256"), newline=False)
+            if hmac.compare_digest(mac.translate(_URLSAFE)[:-1], signature):
                 return payload.decode("ascii")
         return None
 
