@@ -3,7 +3,7 @@
 The cookie holds ``route + id``: 12 characters that say where a spread-out store keeps the person's sessions, and 256 random bits. It is
 signed, which spares the store made-up ids and means nothing else. The store has an HMAC of the id, so a copy of the store opens no session.
 
-Limits (ASVS 7.3; NIST SP 800-63B-4 section 2.2.3): 30 minutes unused and 12 hours in all, both always on. An id is replaced on login, step-up
+Limits (ASVS 7.3; those of the NIST SP 800-63B-4 drafts for AAL2): 30 minutes unused and 12 hours in all, both always on. An id is replaced on login, step-up
 and role change (ASVS 7.2.4); the old one answers for ten more seconds, for requests already under way, and ends the session if it shows up later:
 somebody has kept an id that its browser no longer has. An id that we did not make is never adopted.
 """

@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "disclosure": "Write and check security.txt (RFC 9116).",
     "passwords": "Calibrate the cost of a hash; build the breached-password filter.",
     "rbac": "Show the policy as a table; explain a decision.",
+    "report": "Show which requirements of ASVS are held, and by which test.",
     "secrets": "Mint keys, and find secrets in source.",
     "tenant": "Export, suspend, resume or erase a workspace.",
     "tls": "Probe endpoints and connection strings for TLS 1.3.",

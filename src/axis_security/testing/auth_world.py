@@ -54,6 +54,7 @@ class AuthWorld:
         digests: DigestRing | None = None,
         start: datetime = _START,
         passwords: Passwords | None = None,
+        totp: TotpPolicy | None = None,
         **settings: Any,
     ) -> None:
         self.time = start
@@ -67,7 +68,7 @@ class AuthWorld:
         self.auth = Auth(
             keys=self.keys,
             digests=self.digests,
-            totp=TotpPolicy(issuer="Axis"),
+            totp=totp or TotpPolicy(issuer="Axis"),
             sealer=TestSealer(),
             origins=("https://app.example.com",),
             events=self,

@@ -325,3 +325,11 @@ def test_a_refused_link_says_one_thing() -> None:
     assert not any(isinstance(op, ConsumeToken) for op in world.ops)
     assert isinstance(reset(world, token), PasswordSet), "a rejected password leaves the link good"
     assert TestBrowser.__test__ is False
+
+
+def test_a_password_does_not_expire() -> None:
+    """ASVS 6.2.10: ten years on, the same password signs in, and nothing asks for another."""
+    world = AuthWorld()
+    world.account()
+    world.later(days=3650)
+    assert isinstance(world.browser().login(), SignedIn)

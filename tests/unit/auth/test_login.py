@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import secrets
 from collections.abc import Callable
 from itertools import product
 from typing import Any
@@ -31,9 +32,11 @@ from axis_security.auth.login_states import (
 )
 from axis_security.auth.passwords import Passwords
 from axis_security.auth.ports import CheckPassword, LoadSettings, RefundThrottle, Register, Reserve, StoredHash
+from axis_security.auth.recovery import RecoveryCodes
 from axis_security.auth.session_ports import StartSession
 from axis_security.auth.sessions import Authenticated, Session
 from axis_security.auth.stepup import SteppedUp
+from axis_security.auth.totp import Totp
 from axis_security.auth.work import AsyncAuthRunner, DerivePassword
 from axis_security.core.events import EventKind
 from axis_security.core.flow import drive
@@ -408,8 +411,8 @@ def test_no_event_holds_a_secret_or_a_typed_name() -> None:
     assert isinstance(stepped, SteppedUp)
     letter = world.run(world.auth.lifecycle.forgot(identifier="ann@example.com", visitor=browser.visitor)).letter
     log = str([event.as_dict() for event in world.events])
-    secrets = [GOOD_PASSWORD.reveal(), "hunter2", "wrong field", letter.token.reveal(), *browser.jar.values()]
-    assert [secret for secret in secrets if secret in log] == []
+    hidden = [GOOD_PASSWORD.reveal(), "hunter2", "wrong field", letter.token.reveal(), *browser.jar.values()]
+    assert [secret for secret in hidden if secret in log] == []
     assert f"'{code}'" not in log
     assert {
         EventKind.LOGIN,
@@ -435,3 +438,11 @@ def test_pending_payload_of_another_version_is_no_login() -> None:
     pending = PendingLogin(UserId("ann"), (Method.PASSWORD,), 3, AuthWorld().auth.sessions.new_handle(), True, "ann@é.example")
     assert login._read(UserId("ann"), login._written(pending)) == pending
     assert TestBrowser.__test__ is False
+
+
+def test_randomness_comes_from_the_system_and_ids_have_256_bits() -> None:
+    """Wherever something is drawn, the default source is the operating system's; session ids and tokens have 256 bits."""
+    drawing = (sessions.Sessions, tokens.PurposeTokens, remember.RememberTokens, browsers.Browsers, Csrf, Totp, RecoveryCodes, Passwords)
+    for owner in drawing:
+        assert inspect.signature(owner).parameters["entropy"].default is secrets.token_bytes, owner
+    assert (sessions.ID_BYTES, tokens.TOKEN_BYTES) == (32, 32)
