@@ -17,6 +17,7 @@ from typing import Any, Final
 from axis_security.auth.cookies import TOUCHED_HEADERS, Header
 from axis_security.auth.factors import ReauthProof
 from axis_security.auth.identifiers import identifier_or_decoy, normalise_identifier
+from axis_security.auth.kdf_pool import Busy
 from axis_security.auth.login_states import RefusalCode, Refused
 from axis_security.auth.password_check import PasswordWrong, check_password
 from axis_security.auth.password_rules import PasswordRules, Rejected
@@ -259,7 +260,11 @@ class Lifecycle:
         )
         if isinstance(attempt, TooMany):
             return Refused(RefusalCode.THROTTLED, attempt.retry_after)
-        checked = yield from check_password(account=session.user, password=current, max_failures=attempt.max_failures)
+        try:
+            checked = yield from check_password(account=session.user, password=current, max_failures=attempt.max_failures)
+        except Busy:
+            yield from self._throttle.refund(attempt)
+            raise
         if isinstance(checked, PasswordWrong):
             return Refused(RefusalCode(checked.why))
         yield from self._throttle.refund(attempt)

@@ -206,6 +206,16 @@ def test_a_pending_login_is_spent_once_and_dies_with_the_password() -> None:
     assert other.code(phone.at(world.time)) == Refused(RefusalCode.STALE)
 
 
+def test_a_second_pending_login_leaves_the_first_alone() -> None:
+    """Whoever knows the password cannot keep throwing the owner's pending login away."""
+    world = AuthWorld()
+    phone = world.phone(world.account())
+    owner, other = world.browser(), world.browser()
+    owner.login()
+    other.login()
+    assert isinstance(owner.code(phone.at(world.time)), SignedIn)
+
+
 def test_two_factors_are_aal2_and_a_recovery_code_is_one_of_them() -> None:
     """The session says what was proved."""
     world = AuthWorld()
@@ -305,6 +315,10 @@ def test_forgot_resend_and_register_do_equal_work() -> None:
                 outcome.headers,
             )
     assert len({str(one) for one in seen.values()}) == 1, seen
+    world.browser().login("nobody@example.com", WRONG)
+    of_a_login = sorted(world.kdf.take().items())
+    assert of_a_login, "control: a login costs something"
+    assert all(one[0] == of_a_login for one in seen.values()), "and a letter costs what a login costs"
     registered = {}
     for number, name in enumerate(["right@example.com", "new@example.com", "disabled@example.com"]):
         world.kdf.take()
