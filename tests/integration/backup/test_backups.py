@@ -25,7 +25,7 @@ from axis_security.core.checks import CheckResult
 from axis_security.core.ids import KeyType
 from axis_security.ops.audit_postgres import AUDIT_PART
 from axis_security.ops.backup import Backups, RestoredSite
-from axis_security.ops.backup.errors import BackupDamaged, BackupError, ProgramFailed, WalMissing, WrongBackupKey
+from axis_security.ops.backup.errors import BackupDamaged, BackupError, ProgramFailed, WalConflict, WalMissing, WrongBackupKey, WrongCluster
 from axis_security.ops.backup.records import append_record, audit_chains_hold, last_hash, verify_records
 from axis_security.ops.backup.server import connected, plant_canary, server_time, switch_and_wait
 from axis_security.rls import Tenancy
@@ -98,10 +98,6 @@ def busy(site: Site) -> Writers:
         time.sleep(0.2)
         site.backups.run()
         time.sleep(0.4)
-    with connected(site.settings.conninfo) as connection:
-        for _ in range(2):
-            plant_canary(connection)
-            switch_and_wait(connection)
     return writers
 
 
@@ -205,6 +201,10 @@ def test_a_flipped_byte_is_caught(site: Site, busy: Writers, tmp_path: Path) -> 
 
 def test_a_missing_segment_is_named(site: Site, busy: Writers) -> None:
     """A WAL segment gone from the archive: the check and the restore name it; a target before it can still be restored to."""
+    with connected(site.settings.conninfo) as connection:
+        for _ in range(2):
+            plant_canary(connection)
+            switch_and_wait(connection)
     inventory = site.backups.driver.inventory()
     later = [wal.name for wal in inventory.wal if wal.name > inventory.backups[-1].last_wal]
     assert len(later) > 1
@@ -366,3 +366,57 @@ def test_a_new_key_is_a_new_generation_and_the_audit_chain_comes_back(own_site: 
     after = own_site.backups.drill(invariants=chains, target=now)
     assert after.evidence["generation"] == 2
     assert [check.ok for check in after.checks] == [True, False], "control: an event that was changed by then turns the drill red"
+
+
+@pytest.mark.parametrize("site", ["native"], indirect=True, scope="module")
+def test_a_segment_is_archived_once(site: Site, busy: Writers) -> None:
+    """It comes back at full size; archived again it is accepted; with other contents, or of another cluster, it is refused and nothing changes."""
+    driver = site.backups.driver
+    name = driver.inventory().wal[-1].name
+    stored = next(path for path in site.repository.rglob(name) if path.is_file())
+    sealed = stored.read_bytes()
+    segment = site.home / name
+    assert driver.fetch_wal(name, segment)
+    data = segment.read_bytes()
+    assert len(data) == 16 << 20
+    assert len(sealed) < len(data) // 2, "the zeros at its end are not stored"
+    driver.push_wal(segment)
+    segment.write_bytes(data[:5000] + bytes([data[5000] ^ 1]) + data[5001:])
+    with pytest.raises(WalConflict):
+        driver.push_wal(segment)
+    segment.write_bytes(data[:24] + bytes([data[24] ^ 1]) + data[25:])
+    with pytest.raises(WrongCluster):
+        driver.push_wal(segment)
+    segment.unlink()
+    assert stored.read_bytes() == sealed
+    assert not driver.fetch_wal("0000000100000FFF00000001", segment)
+    assert not segment.exists()
+
+
+def test_no_argument_of_any_program_holds_the_key(site: Site, busy: Writers) -> None:
+    """While a backup runs, no process on the machine shows the key in its arguments."""
+    key = site.key_file().read_bytes()
+    seen: set[bytes] = set()
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    seen.add(path.read_bytes())
+                except OSError:
+                    continue
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        site.backups.driver.inventory()
+        site.backups.driver.verify()
+        with connected(site.settings.conninfo) as connection:
+            plant_canary(connection)
+            switch_and_wait(connection)
+    finally:
+        done.set()
+        watcher.join()
+    assert any(b"wal-push" in line for line in seen), "control: the programs were seen"
+    assert not [line for line in seen if key in line]
