@@ -129,6 +129,22 @@ class EncryptedBytes(_SealedType):
             return None
         return self.from_bytes(_ring().open(bytes(value), tenant=_tenant(self.field), field=self.field))
 
+    def result_processor(self, dialect: Any, coltype: Any) -> Any:
+        """:meth:`process_result_value` in one call instead of three: lists of rows spend their time here."""
+        field, decode = self.field, self.from_bytes
+
+        def opened(value: Any) -> Any:
+            if value is None:
+                return None
+            principal, ring = maybe_principal(), _Keys.ring
+            if principal is None or ring is None:
+                tenant, ring = _tenant(field), _ring()  # one of them raises
+            else:
+                tenant = principal.tenant
+            return decode(ring.open(bytes(value), tenant=tenant, field=field))
+
+        return opened
+
     def to_bytes(self, value: Any) -> bytes:
         """The plaintext of a Python value."""
         return bytes(value)

@@ -76,7 +76,7 @@ class RotationPolicy:
 class _Tenant:
     """A tenant's keys in memory."""
 
-    __slots__ = ("active", "ciphers", "failing_until", "good_until", "records", "roots", "shredded", "usable_until", "uses")
+    __slots__ = ("active", "ciphers", "failing_until", "good_until", "openers", "records", "roots", "shredded", "usable_until", "uses")
 
     def __init__(self) -> None:
         self.records: dict[int, KeyRecord] = {}
@@ -84,6 +84,7 @@ class _Tenant:
         self.shredded: frozenset[int] = frozenset()
         self.active = 0
         self.ciphers: dict[tuple[int, str], FieldCipher] = {}
+        self.openers: dict[tuple[bytes, str], Callable[[bytes, bytes | None], bytes]] = {}
         self.good_until = 0.0
         self.usable_until = 0.0
         self.failing_until = 0.0
@@ -146,9 +147,9 @@ class KeyRing:
         """
         held = self._tenants.get(tenant.text)
         if held is not None and self._now() < held.good_until:
-            cipher = held.ciphers.get((int.from_bytes(sealed[2:6], "big"), field))
-            if cipher is not None:
-                return cipher.open(sealed, row)
+            opener = held.openers.get((sealed[2:6], field))
+            if opener is not None:
+                return opener(sealed, row)
         key_id = read_header(sealed, name=field).key_id
         return self._cipher(tenant, key_id, field).open(sealed, row)
 
@@ -298,6 +299,7 @@ class KeyRing:
     def _build(self, held: _Tenant, tenant: str, key_id: int, field: str) -> FieldCipher:
         cipher = FieldCipher(self._root(held, tenant, key_id, field).reveal(), tenant=tenant, field=field, key_id=key_id)
         held.ciphers[key_id, field] = cipher
+        held.openers[key_id.to_bytes(4, "big"), field] = cipher.open
         return cipher
 
     def _root(self, held: _Tenant, tenant: str, key_id: int, name: str) -> Secret[bytes]:
