@@ -10,9 +10,10 @@ XOR *k*, and the size is trusted only after the last chunk has been authenticate
 
 from __future__ import annotations
 
+import hashlib
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Final, Self
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, Self
 
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
 from cryptography.exceptions import InvalidTag
@@ -26,7 +27,7 @@ from axis_security.crypto.errors import Tampered, Truncated, UnknownFormat, Wron
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["HEADER_BYTES", "ObjectName", "ObjectSeal", "SealedReader", "SealedWriter", "object_key_id", "open_all"]
+__all__ = ["HEADER_BYTES", "ObjectName", "ObjectSeal", "SealedReader", "SealedWriter", "Sink", "object_key_id", "open_all"]
 
 MAGIC: Final = 0xA2
 SUITE: Final = 0x01
@@ -39,6 +40,14 @@ _COBBLESTONE_HEADER: Final = 56
 _LABEL: Final = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\0"
 _BLOCK: Final = 8 * CHUNK
 """Worked on at once: small enough to stay in a core's own cache, which is where the speed comes from."""
+
+
+class Sink(Protocol):
+    """Takes bytes: any binary file. It must take all it is given, and not keep the buffer, which is used again."""
+
+    def write(self, data: Buffer, /) -> object:
+        """Take all of *data*."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +104,7 @@ class SealedWriter(io.RawIOBase):
     As a context manager it finalizes on a clean exit and not after an exception. It does not close *sink*.
     """
 
-    def __init__(self, sink: BinaryIO, seal: ObjectSeal) -> None:
+    def __init__(self, sink: Sink, seal: ObjectSeal) -> None:
         super().__init__()
         self._sink = sink
         self._encryptor = Cobblestone256Encryptor(seal.key, seal.context)
@@ -135,7 +144,7 @@ class SealedWriter(io.RawIOBase):
         self.close()
 
 
-def open_all(source: BinaryIO, sink: BinaryIO, seal: ObjectSeal) -> int:
+def open_all(source: BinaryIO, sink: Sink, seal: ObjectSeal) -> int:
     """Open a whole object from *source* into *sink*, in order and at full speed; returns the number of plaintext bytes.
 
     Chunks reach *sink* as they are authenticated: until this returns, *sink* may hold the beginning of an object whose end is missing, so write to a
@@ -204,7 +213,9 @@ class SealedReader(io.RawIOBase):
         if body < 16 or body % _SEALED_CHUNK < 16:
             raise Truncated(name=self._name)
         self._source.seek(start)
-        secret, self._base_nonce = _subkeys(key, context, self._source.read(_COBBLESTONE_HEADER), self._name)
+        preface = self._source.read(_COBBLESTONE_HEADER)
+        secret, self._base_nonce = _subkeys(key, context, preface, self._name)
+        self._etag = hashlib.sha256(preface).hexdigest()[:32]
         self._decrypt = AESGCM(secret).decrypt
         self._start = start + _COBBLESTONE_HEADER
         self._last = body // _SEALED_CHUNK
@@ -217,6 +228,11 @@ class SealedReader(io.RawIOBase):
     def size(self) -> int:
         """Plaintext bytes, authenticated."""
         return self._size
+
+    @property
+    def etag(self) -> str:
+        """Names this writing of the object, for HTTP: another writing has another salt, so another tag. Tells nothing of the content."""
+        return self._etag
 
     def readable(self) -> bool:
         """Yes."""
