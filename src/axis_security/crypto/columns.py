@@ -26,7 +26,18 @@ from axis_security.crypto.envelope import read_header
 from axis_security.crypto.errors import TenantRequired
 from axis_security.crypto.keyring import KeyRing
 
-__all__ = ["EncryptedBytes", "EncryptedJSON", "EncryptedText", "NotSearchable", "SealedBytes", "ValueTaken", "harden", "sealed", "use_keys"]
+__all__ = [
+    "EncryptedBytes",
+    "EncryptedJSON",
+    "EncryptedText",
+    "NotSearchable",
+    "SealedBytes",
+    "ValueTaken",
+    "harden",
+    "row_bytes",
+    "sealed",
+    "use_keys",
+]
 
 
 class NotSearchable(ConfigError):
@@ -183,9 +194,18 @@ class EncryptedJSON(EncryptedBytes):
 
 
 class SealedBytes(_SealedType):
-    """Bytes that were sealed before they came here: what :class:`sealed` keeps. Anything else is refused, so bulk and Core inserts fail closed."""
+    """Bytes that were sealed before they came here: what :class:`sealed` keeps. Anything else is refused, so bulk and Core inserts fail closed.
+
+    Args:
+        field: as in :class:`sealed`.
+        bind_row: whether they are bound to the row's primary key.
+    """
 
     cache_ok = True
+
+    def __init__(self, field: str, *, bind_row: bool = False) -> None:
+        self.bind_row: Final = bind_row
+        super().__init__(field)
 
     def process_bind_param(self, value: Any, dialect: Any) -> Any:
         """Let sealed bytes through.
@@ -219,7 +239,7 @@ class sealed:  # noqa: N801  # reads as a declaration: ssn = sealed("users.ssn")
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
         # Before the class is mapped: SQLAlchemy finds the columns as if they had been written there.
-        setattr(owner, self._raw, mapped_column(name, SealedBytes(self.field), nullable=True))
+        setattr(owner, self._raw, mapped_column(name, SealedBytes(self.field, bind_row=self.bind_row), nullable=True))
         if self.index is not None:
             setattr(owner, self._bidx, mapped_column(f"{name}_bidx", LargeBinary, nullable=True, index=not self.index.unique))
         event.listen(owner, "before_insert", self._before_flush, propagate=True)
@@ -325,7 +345,7 @@ class sealed:  # noqa: N801  # reads as a declaration: ssn = sealed("users.ssn")
 
     def _row(self, instance: Any) -> bytes | None:
         values = [getattr(instance, prop.key) for prop in self._key_props(inspect(type(instance)))]
-        return None if any(value is None for value in values) else length_prefixed(*(str(value).encode() for value in values))
+        return None if any(value is None for value in values) else row_bytes(values)
 
 
 class _Expression:
@@ -394,6 +414,11 @@ class _Expression:
 
     def __clause_element__(self) -> Any:
         self._refuse("select or ORDER BY")
+
+
+def row_bytes(key: Iterable[Any]) -> bytes:
+    """What a row-bound value is bound to: the text forms of the primary key's values."""
+    return length_prefixed(*(str(value).encode() for value in key))
 
 
 def _digests(attribute: sealed, value: str) -> list[bytes]:

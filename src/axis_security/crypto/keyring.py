@@ -268,6 +268,10 @@ class KeyRing:
         """The tenant's records as the store has them now."""
         return self._store.load(tenant.text)
 
+    def tenants(self) -> Sequence[str]:
+        """The text form of every tenant that has keys."""
+        return self._store.tenants()
+
     def replay_ledger(self) -> int:
         """Shred in the store whatever the ledger says was shredded (after a restore); returns how many keys had come back."""
         return sum(self._store.shred(tenant, sorted(ids)) for tenant, ids in self._ledger.shredded().items())

@@ -1,7 +1,8 @@
 """The key table in PostgreSQL: wrapped keys only, reached through definer functions, useless without the key service.
 
-The app role may load, insert, activate, rewrap and count; shredding is the system role's. A row that injected SQL plants or activates does
-not open (the key service binds tenant and id), so the worst it can do is refuse service, loudly. Each change tells the other processes on the
+The app role may load, insert, activate and count; what replaces or empties wrapped bytes is the system role's, so SQL injected through the app
+role destroys no key. A row that it plants or activates does not open (the key service binds tenant and id): the worst it can do is refuse
+service, loudly, until the system role shreds that row. Each change tells the other processes on the
 channel ``axis_keys``; :func:`listen` drops their copies.
 """
 
@@ -51,7 +52,10 @@ $axis$
 CREATE OR REPLACE FUNCTION axis.keys_insert(p_tenant text, p_key_id bigint, p_wrapped bytea, p_kek text, p_created timestamptz, p_suite integer) RETURNS boolean
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $axis$
     WITH made AS (
-        INSERT INTO axis.data_key (tenant, key_id, state, wrapped, kek, created, suite) VALUES (p_tenant, p_key_id, 'pending', p_wrapped, p_kek, p_created, p_suite)
+        INSERT INTO axis.data_key (tenant, key_id, state, wrapped, kek, created, suite)
+        SELECT p_tenant, p_key_id, 'pending', p_wrapped, p_kek, p_created, p_suite
+        -- Near the last one: an id planted at the end of the range would leave no room for the next.
+        WHERE p_key_id <= 16 + coalesce((SELECT max(k.key_id) FROM axis.data_key k WHERE k.tenant = p_tenant), 0)
         ON CONFLICT DO NOTHING RETURNING 1)
     SELECT EXISTS (SELECT 1 FROM made)
 $axis$
@@ -104,10 +108,9 @@ _APP: Final = (
     "keys_load(text)",
     "keys_insert(text, bigint, bytea, text, timestamptz, integer)",
     "keys_activate(text, bigint)",
-    "keys_rewrap(text, bigint, bytea, bytea, text)",
     "keys_add_uses(text, bigint, bigint)",
 )
-_SYSTEM: Final = (*_APP, "keys_shred(text, bigint[])", "keys_tenants()")
+_SYSTEM: Final = (*_APP, "keys_rewrap(text, bigint, bytea, bytea, text)", "keys_shred(text, bigint[])", "keys_tenants()")
 
 
 def _create(roles: DatabaseRoles) -> Sequence[str]:
@@ -143,7 +146,7 @@ class PostgresKeyStore:
     """A :class:`~axis_security.crypto.keys.KeyStore` on the key table.
 
     Args:
-        source: a pool that connects as the app role, without a bound principal; as the system role where keys are to be shredded.
+        source: a pool that connects as the app role, without a bound principal; as the system role where keys are to be rewrapped, listed or shredded.
     """
 
     def __init__(self, source: ConnectionSource) -> None:
@@ -180,7 +183,7 @@ class PostgresKeyStore:
         return int(self._rows("SELECT axis.keys_shred(%s, %s)", tenant, list(key_ids))[0][0])
 
     def rewrap(self, tenant: str, key_id: int, *, old: bytes, new: bytes, kek: str) -> bool:
-        """See KeyStore. Raises: Unavailable."""
+        """See KeyStore. Raises: Unavailable, also where the login is not the system role's."""
         return self._true("SELECT axis.keys_rewrap(%s, %s, %s, %s, %s)", tenant, key_id, old, new, kek)
 
     def add_uses(self, tenant: str, key_id: int, count: int) -> None:

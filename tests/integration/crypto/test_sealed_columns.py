@@ -321,3 +321,28 @@ def test_the_app_role_reads_no_key_table(world: World) -> None:
         connection.execute("SELECT * FROM axis.data_key")
     record = world.ring.status(TenantId("acme"))[0]
     assert world.ring.subkey(TenantId("acme"), "probe")[1].reveal() not in record.wrapped
+
+
+def test_the_app_role_destroys_no_key(world: World) -> None:
+    """Injected SQL can read wrapped bytes, which open nothing; it replaces, empties and lists none, and cannot use up the ids."""
+    value = world.ring.seal(b"x", tenant=TenantId("acme"), field="f")
+    with psycopg.connect(world.server.dsn(world.name, user=world.roles.app), autocommit=True) as injected:
+        for statement in (
+            "SELECT axis.keys_rewrap('acme', 1, (SELECT wrapped FROM axis.keys_load('acme')), 'garbage', 'x')",
+            "SELECT axis.keys_shred('acme', '{1}')",
+            "SELECT axis.keys_tenants()",
+            "SELECT * FROM axis.data_key",
+            "DELETE FROM axis.data_key",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                injected.execute(statement.encode())
+        planted = injected.execute("SELECT axis.keys_insert('acme', 4294967295, 'x', 'x', now(), 1)").fetchone()
+    assert planted == (False,)
+    assert world.process(world.roles.app).open(value, tenant=TenantId("acme"), field="f") == b"x"
+    assert world.ring.rotate(TenantId("acme")) == 2
+    world.kms.kek = "fake/2"
+    with pytest.raises(Unavailable):
+        world.ring.rewrap(TenantId("acme"))
+    assert world.operator.rewrap(TenantId("acme")) == 2
+    assert world.operator.tenants() == ["acme", "globex"]
+    assert world.process(world.roles.app).open(value, tenant=TenantId("acme"), field="f") == b"x"
