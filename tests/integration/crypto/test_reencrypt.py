@@ -183,6 +183,31 @@ def test_no_write_of_the_application_is_lost(world: World) -> None:
     assert {key: after[key][0] for key in written} == written
 
 
+def test_a_write_between_reading_and_replacing_stays(world: World) -> None:
+    """The application changes each row just after the rotator has read it: what it wrote is there at the end, and the run says so."""
+    keys = world.add(ACME, 3)
+
+    class Meddling(KeyRing):
+        """Lets the application in at the worst moment."""
+
+        def __init__(self) -> None:
+            self.__dict__.update(vars(world.ring))
+            self.left = list(keys)
+
+        def open(self, *args: Any, **options: Any) -> bytes:
+            if self.left:
+                with Session(world.engine) as session:
+                    session.get_one(Card, self.left.pop()).number = "777"
+                    session.commit()
+            return super().open(*args, **options)
+
+    world.ring.rotate(ACME.tenant)
+    with acting_as(ACME):
+        progress = reencrypt(world.engine, Meddling(), NUMBER)
+        assert (progress, remaining(world.engine, world.ring, NUMBER)) == (Progress(contested=3), 0)
+    assert [number for number, _ in read(world.engine, ACME).values()] == ["777"] * 3
+
+
 def test_under_row_security_a_tenant_reseals_its_own_rows_only(cluster: TestServer, tmp_path: Path) -> None:
     """With the tenancy's guarded engine as the app role and no filter of ours, row security alone keeps tenants apart."""
     roles = DatabaseRoles.prefixed(f"reseal_{secrets.token_hex(4)}")
