@@ -6,6 +6,7 @@ import warnings
 
 import bcrypt
 import pytest
+from argon2.low_level import Type, core, ffi
 from werkzeug.security import generate_password_hash
 
 from axis_security.auth.foreign import UnsupportedHash, bcrypt_ceiling, pbkdf2_ceiling, scrypt_ceiling
@@ -213,6 +214,26 @@ def test_nothing_secret_in_any_repr() -> None:
     assert "axis1$" not in shown
     assert "correct horse" not in shown
     assert "p1p1" not in shown
+
+
+@pytest.mark.parametrize(
+    ("kind", "tag"),
+    [
+        (Type.D, "512b391b6f1162975371d30919734294f868e3be3984f3c1a13a4db9fabe4acb"),
+        (Type.I, "c814d9d1dc7f37aa13f0d77f2494bda1c8de6b016dd388d29952a4c4672b6ce8"),
+        (Type.ID, "0d640df58d78766c08c037a34a8b53c9d01ef0452d75b65eb52520e96b01e659"),
+    ],
+)
+def test_rfc9106_section_5_test_values(kind: Type, tag: str) -> None:
+    """The native library that we call computes the RFC's own values, secret value and associated data included."""
+    parts = {"pwd": b"\x01" * 32, "salt": b"\x02" * 16, "secret": b"\x03" * 8, "ad": b"\x04" * 12}
+    held = {name: ffi.new("uint8_t[]", value) for name, value in parts.items()}
+    lengths = {f"{name}len": len(value) for name, value in parts.items()}
+    out = ffi.new("uint8_t[32]")
+    cost = {"version": 0x13, "t_cost": 3, "m_cost": 32, "lanes": 4, "threads": 4}
+    hooks = {"allocate_cbk": ffi.NULL, "free_cbk": ffi.NULL, "flags": 0}
+    assert core(ffi.new("argon2_context *", {"out": out, "outlen": 32, **held, **lengths, **cost, **hooks}), kind.value) == 0
+    assert bytes(ffi.buffer(out)).hex() == tag
 
 
 def test_rfc9106_argon2id_known_answer() -> None:
