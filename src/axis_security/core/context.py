@@ -14,7 +14,7 @@ from typing import Final
 from axis_security.core.errors import PrincipalRequired
 from axis_security.core.principal import Principal
 
-__all__ = ["acting_as", "current_principal", "maybe_principal"]
+__all__ = ["acting_as", "acting_as_nobody", "current_principal", "maybe_principal"]
 
 _PRINCIPAL: Final[ContextVar[Principal | None]] = ContextVar("axis_security.principal", default=None)
 
@@ -30,6 +30,16 @@ def acting_as(principal: Principal) -> Iterator[Principal]:
     token = _PRINCIPAL.set(principal)
     try:
         yield principal
+    finally:
+        _PRINCIPAL.reset(token)
+
+
+@contextmanager
+def acting_as_nobody() -> Iterator[None]:
+    """Act as nobody inside the block, whoever acts around it: for work that was started beside a request and is not part of it."""
+    token = _PRINCIPAL.set(None)
+    try:
+        yield
     finally:
         _PRINCIPAL.reset(token)
 

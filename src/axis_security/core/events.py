@@ -97,6 +97,7 @@ class EventKind(enum.StrEnum):
     # wiring
     UNMARKED_ENDPOINT = "wiring.unmarked_endpoint"
     NO_DECISION = "wiring.no_decision"
+    TASK_REFUSED = "wiring.task_refused"
 
 
 def _fields(**kinds: str) -> Mapping[EventKind, frozenset[str]]:
@@ -156,6 +157,7 @@ FIELDS: Final[Mapping[EventKind, frozenset[str]]] = _fields(
     HEALTH_CHANGED="check from_state to_state code",
     UNMARKED_ENDPOINT="method route",
     NO_DECISION="method route",
+    TASK_REFUSED="task code",
 )
 """The fields that each kind may carry, beside the common ones of :class:`AuditEvent`."""
 
