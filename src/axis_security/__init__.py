@@ -5,8 +5,9 @@ The names below load on first use, so that ``import axis_security`` costs almost
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from axis_security.core.lazy import front_door
 
 if TYPE_CHECKING:
     from axis_security.core.context import acting_as as acting_as
@@ -31,17 +32,16 @@ _HOME: Final = {
     "requires": "axis_security.rbac.guard",
 }
 
-__all__ = ["Assurance", "AxisError", "Principal", "Secret", "__version__", "acting_as", "current_principal", "public", "requires"]
+__all__ = [
+    "Assurance",
+    "AxisError",
+    "Principal",
+    "Secret",
+    "__version__",
+    "acting_as",
+    "current_principal",
+    "public",
+    "requires",
+]
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module 'axis_security' has no attribute {name!r}")
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = front_door(__name__, _HOME)

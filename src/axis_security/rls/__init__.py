@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from axis_security.core.lazy import front_door
 
 if TYPE_CHECKING:
     from axis_security.rls.bind import TenantNotBound as TenantNotBound
@@ -18,16 +19,16 @@ if TYPE_CHECKING:
     from axis_security.rls.tenancy import Tenancy as Tenancy
 
 _HOME: Final = {
-    "MissingTable": "plan",
-    "Plan": "plan",
-    "SealKey": "sealed",
-    "SealKeyring": "sealed",
-    "Sealer": "sealed",
-    "Step": "step",
-    "Tenancy": "tenancy",
-    "TenantNotBound": "bind",
-    "UndeclaredTable": "model",
-    "UnusableTable": "model",
+    "MissingTable": "axis_security.rls.plan",
+    "Plan": "axis_security.rls.plan",
+    "SealKey": "axis_security.rls.sealed",
+    "SealKeyring": "axis_security.rls.sealed",
+    "Sealer": "axis_security.rls.sealed",
+    "Step": "axis_security.rls.step",
+    "Tenancy": "axis_security.rls.tenancy",
+    "TenantNotBound": "axis_security.rls.bind",
+    "UndeclaredTable": "axis_security.rls.model",
+    "UnusableTable": "axis_security.rls.model",
 }
 
 __all__ = [
@@ -43,15 +44,4 @@ __all__ = [
     "UnusableTable",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module 'axis_security.rls' has no attribute {name!r}")
-    value = getattr(import_module(f"axis_security.rls.{home}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = front_door(__name__, _HOME)

@@ -5,8 +5,9 @@ The names below load on first use: pytest imports this package in every host tha
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from axis_security.core.lazy import front_door
 
 if TYPE_CHECKING:
     from axis_security.testing.clock import ManualClock as ManualClock
@@ -21,16 +22,16 @@ if TYPE_CHECKING:
     from axis_security.testing.valkey_cluster import ValkeyCluster as ValkeyCluster
 
 _HOME: Final = {
-    "Cluster": "cluster",
-    "ManualClock": "clock",
-    "MemorySink": "sink",
-    "OpenBao": "servers",
-    "PgBouncer": "servers",
-    "ServiceMissing": "servers",
-    "TestServer": "cluster",
-    "TlsCluster": "servers",
-    "Valkey": "servers",
-    "ValkeyCluster": "valkey_cluster",
+    "Cluster": "axis_security.testing.cluster",
+    "ManualClock": "axis_security.testing.clock",
+    "MemorySink": "axis_security.testing.sink",
+    "OpenBao": "axis_security.testing.servers",
+    "PgBouncer": "axis_security.testing.servers",
+    "ServiceMissing": "axis_security.testing.servers",
+    "TestServer": "axis_security.testing.cluster",
+    "TlsCluster": "axis_security.testing.servers",
+    "Valkey": "axis_security.testing.servers",
+    "ValkeyCluster": "axis_security.testing.valkey_cluster",
 }
 
 __all__ = [
@@ -47,14 +48,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module 'axis_security.testing' has no attribute {name!r}")
-    value = getattr(import_module(f"axis_security.testing.{home}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = front_door(__name__, _HOME)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Final
+
+from axis_security.core.lazy import front_door
 
 if TYPE_CHECKING:
     from axis_security.ops.backup.checks import backup_age as backup_age
@@ -21,19 +22,19 @@ if TYPE_CHECKING:
     from axis_security.ops.backup.settings import load_settings as load_settings
 
 _HOME: Final = {
-    "Backup": "driver",
-    "BackupDriver": "driver",
-    "BackupError": "errors",
-    "BackupKeys": "settings",
-    "BackupKind": "driver",
-    "BackupPolicy": "policy",
-    "BackupSettings": "settings",
-    "Backups": "service",
-    "DrillReport": "drill",
-    "Inventory": "driver",
-    "RestoredSite": "drill",
-    "backup_age": "checks",
-    "load_settings": "settings",
+    "Backup": "axis_security.ops.backup.driver",
+    "BackupDriver": "axis_security.ops.backup.driver",
+    "BackupError": "axis_security.ops.backup.errors",
+    "BackupKeys": "axis_security.ops.backup.settings",
+    "BackupKind": "axis_security.ops.backup.driver",
+    "BackupPolicy": "axis_security.ops.backup.policy",
+    "BackupSettings": "axis_security.ops.backup.settings",
+    "Backups": "axis_security.ops.backup.service",
+    "DrillReport": "axis_security.ops.backup.drill",
+    "Inventory": "axis_security.ops.backup.driver",
+    "RestoredSite": "axis_security.ops.backup.drill",
+    "backup_age": "axis_security.ops.backup.checks",
+    "load_settings": "axis_security.ops.backup.settings",
 }
 
 __all__ = [
@@ -53,7 +54,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__, __dir__ = front_door(__name__, _HOME)

@@ -1,0 +1,1 @@
+"""Where the parts meet: the gate that every request passes. Import from its modules."""
