@@ -22,6 +22,7 @@ LAYERS = {"core": 0, "crypto": 1, "auth": 2, "rbac": 2, "rls": 2, "ops": 3, "wir
 DRIVER_FILES = {
     # Files that may import SQLAlchemy, psycopg or Alembic at the top, each with the reason.
     "auth/store_postgres.py": "the vault's driver",
+    "crypto/attribute.py": "mapped attributes of SQLAlchemy",
     "crypto/columns.py": "column types of SQLAlchemy",
     "crypto/keystore.py": "the key table's driver",
     "crypto/reencrypt.py": "walks tables",

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Final
 from axis_security.core.lazy import front_door
 
 if TYPE_CHECKING:
+    from axis_security.crypto.attribute import ValueTaken as ValueTaken
+    from axis_security.crypto.attribute import sealed as sealed
     from axis_security.crypto.blindindex import BlindIndex as BlindIndex
     from axis_security.crypto.blindindex import IndexKeys as IndexKeys
     from axis_security.crypto.columns import EncryptedBytes as EncryptedBytes
     from axis_security.crypto.columns import EncryptedJSON as EncryptedJSON
     from axis_security.crypto.columns import EncryptedText as EncryptedText
     from axis_security.crypto.columns import NotSearchable as NotSearchable
-    from axis_security.crypto.columns import ValueTaken as ValueTaken
     from axis_security.crypto.columns import harden as harden
     from axis_security.crypto.columns import use_keys as use_keys
     from axis_security.crypto.errors import KeyMissing as KeyMissing
@@ -71,9 +72,10 @@ _HOME: Final = {
     "TransitKms": "axis_security.crypto.kms.transit",
     "Truncated": "axis_security.crypto.errors",
     "UnknownFormat": "axis_security.crypto.errors",
-    "ValueTaken": "axis_security.crypto.columns",
+    "ValueTaken": "axis_security.crypto.attribute",
     "WrongContext": "axis_security.crypto.errors",
     "harden": "axis_security.crypto.columns",
+    "sealed": "axis_security.crypto.attribute",
     "use_keys": "axis_security.crypto.columns",
 }
 
@@ -110,6 +112,7 @@ __all__ = [
     "ValueTaken",
     "WrongContext",
     "harden",
+    "sealed",
     "use_keys",
 ]
 

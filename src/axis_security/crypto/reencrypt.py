@@ -26,13 +26,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Engine
 
-from axis_security.core.context import maybe_principal
 from axis_security.core.errors import ConfigError
 from axis_security.core.ids import TenantId
+from axis_security.crypto.attribute import row_bytes, sealed
 from axis_security.crypto.blindindex import IndexKeys
-from axis_security.crypto.columns import EncryptedBytes, SealedBytes, row_bytes, sealed
+from axis_security.crypto.columns import EncryptedBytes, SealedBytes, acting_tenant
 from axis_security.crypto.envelope import read_header
-from axis_security.crypto.errors import TenantRequired
 from axis_security.crypto.keyring import KeyRing
 
 __all__ = ["Progress", "SealedColumn", "reencrypt", "reindex", "remaining", "sealed_columns"]
@@ -78,7 +77,7 @@ def sealed_columns(metadata: MetaData) -> Sequence[SealedColumn]:
 
 def remaining(engine: Engine, ring: KeyRing, column: SealedColumn, *, tenant_column: str | None = "tenant_id") -> int:
     """How many of the acting tenant's rows are sealed under another key than the active one. Raises as :func:`reencrypt`."""
-    tenant = _tenant(column.field)
+    tenant = acting_tenant(column.field)
     count = (
         select(func.count()).select_from(column.table).where(*_outdated(ring, column, tenant), *_of(column.table, tenant, tenant_column))
     )
@@ -110,7 +109,7 @@ def reencrypt(
         ConfigError: the table has no primary key, or *batch* is not positive.
         SealError: a row does not open. Pages before it are done; it is not skipped, because somebody should look.
     """
-    tenant = _tenant(column.field)
+    tenant = acting_tenant(column.field)
 
     def anew(row: Mapping[str, Any]) -> dict[str, bytes]:
         bound = row_bytes(row[key.name] for key in column.table.primary_key) if column.bind_row else None
@@ -147,7 +146,7 @@ def reindex(
     if not isinstance(attribute, sealed) or attribute.index is None:
         raise ConfigError(what=f"`{name}` has no blind index", why="it is no sealed(…, index=…) of the model", fix="name an indexed field")
     index, raw, digest = attribute.index, name, f"{name}_bidx"
-    tenant = _tenant(attribute.field)
+    tenant = acting_tenant(attribute.field)
 
     def anew(row: Mapping[str, Any]) -> dict[str, bytes]:
         bound = row_bytes(row[key.name] for key in table.primary_key) if attribute.bind_row else None
@@ -185,7 +184,8 @@ def _walk(
             page = select(*key, *(value.label(name) for name, value in raw.items())).where(*conditions).order_by(*key).limit(batch)
             with engine.begin() as connection:
                 rows = [dict(row) for row in connection.execute(page).mappings()]
-                done: int = sum(_replace(connection, table, raw, row, anew(row)) for row in rows)
+                new = [anew(row) for row in rows]  # all of them before the first row is locked: a key service may be asked here
+                done: int = sum(_replace(connection, table, raw, row, values) for row, values in zip(rows, new, strict=True))
             progress = Progress(done=progress.done + done, contested=progress.contested + len(rows) - done)
             if rows and report is not None:
                 report(progress)
@@ -200,10 +200,18 @@ def _walk(
 def _replace(
     connection: Connection, table: Table, raw: Mapping[str, ColumnElement[Any]], row: Mapping[str, Any], new: Mapping[str, bytes]
 ) -> int:
+    key = list(table.primary_key.columns)
+    # A row that a transaction of the application holds is passed over, and met again in the next pass: waiting for it, with rows of this page
+    # locked, is how a rotator would run into deadlocks with the application.
+    free = (
+        select(*key)
+        .where(*(column == row[column.name] for column in key))
+        .where(*(value == literal(row[name], _BYTES) for name, value in raw.items()))
+        .with_for_update(skip_locked=True)
+    )
     change = (
         update(table)
-        .where(*(column == row[column.name] for column in table.primary_key.columns))
-        .where(*(value == literal(row[name], _BYTES) for name, value in raw.items()))
+        .where(tuple_(*key).in_(free))
         # Typed as bytes: these are sealed already, and the column's own type would seal them again.
         .values({name: bindparam(f"new_{name}", value, type_=_BYTES) for name, value in new.items()})
     )
@@ -218,10 +226,3 @@ def _outdated(ring: KeyRing, column: SealedColumn, tenant: TenantId) -> Iterable
 
 def _of(table: Table, tenant: TenantId, tenant_column: str | None) -> Iterable[ColumnElement[bool]]:
     return [] if tenant_column is None else [table.c[tenant_column] == tenant.value]
-
-
-def _tenant(field: str) -> TenantId:
-    principal = maybe_principal()
-    if principal is None:
-        raise TenantRequired(name=field)
-    return principal.tenant

@@ -24,8 +24,9 @@ from axis_security.core.events import NullSink
 from axis_security.core.ids import KeyType, TenantId
 from axis_security.core.minted import minted_text
 from axis_security.core.schema import DatabaseRoles
+from axis_security.crypto.attribute import ValueTaken, sealed
 from axis_security.crypto.blindindex import BlindIndex, IndexKeys
-from axis_security.crypto.columns import EncryptedJSON, EncryptedText, NotSearchable, ValueTaken, harden, sealed, use_keys
+from axis_security.crypto.columns import EncryptedJSON, EncryptedText, NotSearchable, harden, use_keys
 from axis_security.crypto.errors import KeyShredded, SealError, Tampered, TenantRequired
 from axis_security.crypto.keyring import KeyRing
 from axis_security.crypto.keys import KeyState
