@@ -230,7 +230,9 @@ def _read_surroundings(live: Snapshot, named: list[str], schemas: list[str]) -> 
     live.roles = {name: LiveRole(*attributes) for name, *attributes in rows}
     rows = yield ask(
         "SELECT g.rolname::text, m.rolname::text FROM pg_catalog.pg_auth_members a JOIN pg_catalog.pg_roles g ON g.oid = a.roleid "
-        "JOIN pg_catalog.pg_roles m ON m.oid = a.member WHERE g.rolname = ANY(%s) OR m.rolname = ANY(%s) GROUP BY 1, 2 ORDER BY 1, 2",
+        "JOIN pg_catalog.pg_roles m ON m.oid = a.member WHERE (g.rolname = ANY(%s) OR m.rolname = ANY(%s)) "
+        # Whoever made a role keeps the right to grant it (ADMIN); where that comes without INHERIT and SET, it is no right to act as it.
+        'AND NOT (m.rolcreaterole AND to_jsonb(a) @> \'{"inherit_option": false, "set_option": false}\') GROUP BY 1, 2 ORDER BY 1, 2',
         named,
         named,
     )

@@ -170,9 +170,15 @@ def _schemas(model: Model, live: Snapshot) -> Iterator[Step]:
                     why="whoever can create objects here can shadow those that others use",
                     flagged=True,
                 )
+        if words := ", ".join(word for word in ("USAGE", "CREATE") if (roles.owner, word) not in acl):
+            yield Step(
+                sql=f"GRANT {words} ON SCHEMA {quote(schema)} TO {roles.owner}",
+                reverse=f"REVOKE {words} ON SCHEMA {quote(schema)} FROM {roles.owner}",
+                why="the owner of the tables makes and alters them in migrations",
+            )
         if ("", "USAGE") in acl:
             continue
-        for grantee in (roles.owner, roles.app, roles.system):
+        for grantee in (roles.app, roles.system):
             if (grantee, "USAGE") not in acl:
                 yield Step(
                     sql=f"GRANT USAGE ON SCHEMA {quote(schema)} TO {grantee}",

@@ -24,7 +24,7 @@ from axis_security.rls.predicate import tenant_default
 from axis_security.rls.sealed import SealKeyring
 from axis_security.rls.step import Step
 
-__all__ = ["Declaration", "MissingTable", "Plan", "apply_flow", "plan_flow", "run"]
+__all__ = ["Declaration", "MissingTable", "Plan", "RightsMissing", "apply_flow", "plan_flow", "run"]
 
 Result = TypeVar("Result")
 
@@ -41,6 +41,19 @@ class MissingTable(ConfigError):
             what=f"{len(names)} declared table(s) do not exist in this database",
             why=", ".join(f"`{'.'.join(name)}`" for name in names),
             fix="create the tables first (metadata.create_all, or your migrations), then plan",
+        )
+
+
+class RightsMissing(ConfigError):
+    """The connection's role may not do what a plan needs."""
+
+    code = "rls.rights_missing"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            what="the connection's role may not make or apply a plan",
+            why=why,
+            fix="connect as a superuser, or as a role with CREATEROLE that owns the database, its schemas and the declared tables",
         )
 
 
@@ -98,7 +111,12 @@ class Plan:
         """Bring the database to the declaration, in one transaction and one at a time; returns the plan that ran.
 
         The plan is made anew under the lock, so it is safe when another process has applied since, or applies now. *connection* is a
-        SQLAlchemy ``Engine`` or ``Connection`` or a psycopg ``Connection``, as a superuser; inside an open transaction, the caller commits.
+        SQLAlchemy ``Engine`` or ``Connection`` or a psycopg ``Connection``; inside an open transaction, the caller commits. Its role is a superuser
+        or, as on managed servers, one with CREATEROLE that owns the database, the schemas and the tables: the rights of the four roles are then
+        held for the length of the transaction only.
+
+        Raises:
+            RightsMissing: the role may not do what the plan needs; nothing was changed.
         """
         return run(connection, lambda: apply_flow(self.declaration), keep=True)
 
@@ -106,8 +124,10 @@ class Plan:
         """Run :meth:`reverse` in one transaction."""
 
         def flow() -> Flow[None]:
+            borrowed = yield from _borrow(self.declaration.model)
             for sql in self.reverse():
                 yield ask(sql)
+            yield from _give_back([name for name in borrowed if f"DROP ROLE {name}" not in self.reverse()])
 
         run(connection, flow, keep=True)
 
@@ -124,8 +144,11 @@ def plan_flow(declaration: Declaration) -> Flow[Plan]:
 
     Raises:
         MissingTable: declared tables do not exist.
+        RightsMissing: the connection's role may not try the plan out.
     """
     model = declaration.model
+    yield ask("SAVEPOINT axis_plan")
+    yield from _borrow(model)
     schemas = sorted({declared.table.name[0] for declared in model.tables})
     columns = sorted({model.key, *(grant.when.column for grant in model.grants or () if isinstance(grant.when, OwnedByUser))})
     live = yield from read_snapshot(model.roles, schemas, columns)
@@ -134,10 +157,10 @@ def plan_flow(declaration: Declaration) -> Flow[Plan]:
     ]
     if missing:
         raise MissingTable(missing)
-    yield ask("SAVEPOINT axis_plan")
     for step in role_steps(model, live):
         if step.sql.startswith("CREATE"):
             yield ask(step.sql)
+    yield from _borrow(model)
     stale = yield from _stale_parts(declaration, live)
     deparsed = yield from _deparse(model, live)
     yield ask("ROLLBACK TO SAVEPOINT axis_plan")
@@ -150,9 +173,33 @@ def apply_flow(declaration: Declaration) -> Flow[Plan]:
     """Plan and run the steps, under a lock that ends with the transaction."""
     yield ask(f"SELECT pg_catalog.pg_advisory_xact_lock({_LOCK})")
     plan = yield from plan_flow(declaration)
+    borrowed = yield from _borrow(declaration.model)
     for step in plan.steps:
         yield ask(step.sql, *(value.reveal() for value in step.params))
+        if step.sql.startswith("CREATE ROLE"):
+            borrowed += yield from _borrow(declaration.model)
+    yield from _give_back(borrowed)
     return plan
+
+
+def _borrow(model: Model) -> Flow[list[str]]:
+    """Take on the rights of the guard and the owner, where the planner is no superuser: what managed servers give (CREATEROLE, owner of the database).
+
+    Whoever made a role may grant it to themselves; outside of a plan it is not held, so that an ordinary login of the same name reads no key.
+    """
+    rows = yield ask(
+        "SELECT r.rolname::text, pg_catalog.current_setting('server_version_num')::integer >= 160000 FROM pg_catalog.pg_roles r, pg_catalog.pg_roles me "
+        "WHERE r.rolname = ANY(%s) AND me.rolname = CURRENT_USER AND NOT me.rolsuper AND NOT pg_catalog.pg_has_role(CURRENT_USER, r.oid, 'USAGE') ORDER BY 1",
+        [model.roles.guard, model.roles.owner],
+    )
+    for name, options in rows:
+        yield ask(f"GRANT {quote(name)} TO CURRENT_USER{' WITH INHERIT TRUE, SET TRUE' if options else ''}")
+    return [name for name, _ in rows]
+
+
+def _give_back(borrowed: Sequence[str]) -> Flow[None]:
+    for name in borrowed:
+        yield ask(f"REVOKE {quote(name)} FROM CURRENT_USER")
 
 
 _AXIS_OBJECTS: Final = """
@@ -268,6 +315,10 @@ def _performer(cursor_of: Callable[[], Any]) -> Callable[[Statement], Rows]:
             else:
                 cursor.execute(statement.sql)  # without parameters, a % in the text is a %
             return cursor.fetchall() if cursor.description else ()
+        except Exception as error:
+            if getattr(error, "sqlstate", None) == "42501":  # insufficient_privilege; its text names objects and roles, no values
+                raise RightsMissing(str(error).strip()) from None
+            raise
         finally:
             cursor.close()
 
