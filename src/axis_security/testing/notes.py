@@ -7,6 +7,7 @@ import itertools
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Final
 
 import psycopg
@@ -54,8 +55,8 @@ class Notes:
 
     @property
     def binder(self) -> TenantBinder:
-        """Seals with the database's key."""
-        return TenantBinder(seal=Sealer(self.keyring), key_type=KeyType.INT)
+        """Seals with the database's key, for longer than any pause of a busy machine."""
+        return TenantBinder(seal=Sealer(self.keyring, lasting=timedelta(hours=1)), key_type=KeyType.INT)
 
     @property
     def posture(self) -> Posture:
@@ -89,7 +90,7 @@ def notes_database(server: TestServer, *, sink: EventSink | None = None) -> Iter
         with psycopg.connect(server.dsn(dbname), autocommit=True) as admin:
             for login in (roles.owner, roles.app, roles.system):
                 admin.execute(f"CREATE ROLE {login} LOGIN")  # plain identifiers
-                admin.execute(f"ALTER ROLE {login} SET lock_timeout = '2s'")  # a test that would hang fails
+                admin.execute(f"ALTER ROLE {login} SET lock_timeout = '60s'")  # a test that would hang fails
             admin.execute(f"CREATE ROLE {roles.guard}")
             for statement in base_part(KeyType.INT).create(roles):
                 admin.execute(statement)  # our own SQL
@@ -100,6 +101,10 @@ def notes_database(server: TestServer, *, sink: EventSink | None = None) -> Iter
             yield Notes(server=server, dbname=dbname, roles=roles, keyring=keyring, sink=NullSink() if sink is None else sink)
         finally:
             with psycopg.connect(server.dsn(dbname), autocommit=True) as admin:
+                # A test that was stopped in the middle leaves transactions open, and dropping would wait for them without end.
+                admin.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
                 for role in (roles.app, roles.system, roles.owner, roles.guard):
                     admin.execute(f"DROP OWNED BY {role} CASCADE")
     with psycopg.connect(server.dsn(), autocommit=True) as admin:
