@@ -1,0 +1,1 @@
+"""Django's database backend for PostgreSQL, bound: ``"ENGINE": "axis_security.adapters.django.backend"``."""
