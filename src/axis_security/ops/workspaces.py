@@ -141,12 +141,12 @@ class Workspaces:
         tables = self._protected()
         rows: dict[str, int] = {}
         for table in tables:  # children before the parents they point at
-            result = yield delete(table).where(table.c[self._tenancy.key] == tenant.value), {}
+            result = yield delete(table).where(self._tenancy.belongs(table, tenant)), {}
             rows[table.fullname] = result.rowcount
             if progress is not None:
                 progress(table.fullname, result.rowcount)
         for table in tables:
-            result = yield select(func.count()).select_from(table).where(table.c[self._tenancy.key] == tenant.value), {}
+            result = yield select(func.count()).select_from(table).where(self._tenancy.belongs(table, tenant)), {}
             if result.scalar_one() != 0:
                 raise ErasureFailed(
                     what="rows of the workspace were left",

@@ -14,14 +14,14 @@ from axis_security.core.schema import SchemaPart
 from axis_security.rls.catalog import LivePolicy, LiveRole, LiveTable, Snapshot
 from axis_security.rls.keys import compile_keys
 from axis_security.rls.model import Declared, Model, Name, Open, Protected, quote
-from axis_security.rls.predicate import PolicyModel, policies_of, tenant_default, text_literal
+from axis_security.rls.predicate import SELF, PolicyModel, policies_of, tenant_default, text_literal
 from axis_security.rls.sealed import SealKeyring
 from axis_security.rls.step import Step
 
 __all__ = ["Deparsed", "compile_steps", "held_tables", "part_step", "role_steps", "shadow_of", "statement_list"]
 
-Shadow = tuple[tuple[PolicyModel, ...], tuple[tuple[str, str], ...]]
-"""What decides the server's wording of a table's policies: the policies, and the types of the columns in them."""
+Shadow = tuple[tuple[PolicyModel, ...], tuple[tuple[str, str], ...], str]
+"""What decides the server's wording of a table's policies: the policies, the types of the columns in them, and the table's name where they speak of it."""
 Deparsed = Mapping[Shadow, tuple[Mapping[str, LivePolicy], str]]
 """The server's wording of the policies and of the tenant column's default."""
 
@@ -200,14 +200,21 @@ def held_tables(model: Model, live: Snapshot) -> Iterator[tuple[Declared, Protec
 
 def shadow_of(model: Model, declared: Declared, shape: Protected, live: LiveTable) -> Shadow:
     """What decides the server's wording of this table's policies."""
-    return policies_of(model, declared.table, shape), tuple(sorted((name, kind) for name, (kind, _, _) in live.columns.items()))
+    policies = policies_of(model, declared.table, shape)
+    named = any(SELF in (policy.using or "") + (policy.check or "") for policy in policies)
+    return policies, tuple(sorted((name, kind) for name, (kind, _, _) in live.columns.items())), live.name[1] if named else ""
 
 
 def _protect(model: Model, declared: Declared, shape: Protected, live: LiveTable, deparsed: Deparsed) -> Iterator[Step]:
-    table = quote(*live.name)
-    key = quote(model.key)
     yield from _owner(model, live)
-    _, default = deparsed.get(shadow_of(model, declared, shape, live), ({}, ""))
+    if shape.via is None:
+        yield from _tenant_column(model, live, deparsed.get(shadow_of(model, declared, shape, live), ({}, ""))[1])
+    yield from _row_security(live)
+    yield from _policies(model, declared, shape, live, deparsed)
+
+
+def _tenant_column(model: Model, live: LiveTable, default: str) -> Iterator[Step]:
+    table, key = quote(*live.name), quote(model.key)
     _, notnull, live_default = live.columns[model.key]
     if live_default is None or live_default != default:
         undo = "DROP DEFAULT" if live_default is None else f"SET DEFAULT {live_default}"
@@ -222,8 +229,6 @@ def _protect(model: Model, declared: Declared, shape: Protected, live: LiveTable
             reverse=f"ALTER TABLE {table} ALTER COLUMN {key} DROP NOT NULL",
             why="a row of no tenant is a row that nobody is responsible for",
         )
-    yield from _row_security(live)
-    yield from _policies(model, declared, shape, live, deparsed)
 
 
 def _policies(model: Model, declared: Declared, shape: Protected, live: LiveTable, deparsed: Deparsed) -> Iterator[Step]:
@@ -236,12 +241,12 @@ def _policies(model: Model, declared: Declared, shape: Protected, live: LiveTabl
             continue
         drop = f"DROP POLICY {quote(policy.name)} ON {table}"
         if found is not None:
-            yield Step(sql=drop, reverse=_recreate(policy.name, table, found), why="the live policy is not the declared one", flagged=True)
-        yield Step(sql=policy.create(table), reverse=drop, why=_WHY[policy.name])
+            yield Step(sql=drop, reverse=_recreate(policy.name, live, found), why="the live policy is not the declared one", flagged=True)
+        yield Step(sql=policy.create(table, live.name[1]), reverse=drop, why=_WHY[policy.name])
     for name in sorted(live.policies.keys() - {policy.name for policy in wanted}):
         yield Step(
             sql=f"DROP POLICY {quote(name)} ON {table}",
-            reverse=_recreate(name, table, live.policies[name]),
+            reverse=_recreate(name, live, live.policies[name]),
             why="nobody declared this policy",
             flagged=True,
         )
@@ -249,6 +254,9 @@ def _policies(model: Model, declared: Declared, shape: Protected, live: LiveTabl
 
 _WHY: Final = {
     "axis_floor": "the floor: restrictive, so that no policy added later can widen it",
+    "axis_floor_insert": "the floor of adding: rows of the own tenant, whatever may be read",
+    "axis_floor_update": "the floor of changing: rows of the own tenant, whatever may be read",
+    "axis_floor_delete": "the floor of removing: rows of the own tenant, whatever may be read",
     "axis_select": "who may read",
     "axis_insert": "who may add",
     "axis_update": "who may change; the row after the change is held to the same",
@@ -273,11 +281,10 @@ def _row_security(live: LiveTable) -> Iterator[Step]:
         )
 
 
-def _recreate(name: str, table: str, live: LivePolicy) -> str:
+def _recreate(name: str, table: LiveTable, live: LivePolicy) -> str:
     to = ", ".join(quote(role) if role else "PUBLIC" for role in live.roles)
-    return PolicyModel(name=name, command=live.command, permissive=live.permissive, role=to, using=live.using, check=live.check).create(
-        table
-    )
+    policy = PolicyModel(name=name, command=live.command, permissive=live.permissive, role=to, using=live.using, check=live.check)
+    return policy.create(quote(*table.name), table.name[1])
 
 
 def _owner(model: Model, live: LiveTable) -> Iterator[Step]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from axis_security.core.checks import Finding, Severity
 from axis_security.rls.catalog import LiveForeignKey, LiveTable, Snapshot
-from axis_security.rls.model import Declared, ForeignKeyModel, Model, Name, quote
+from axis_security.rls.model import Declared, ForeignKeyModel, Model, Name, Protected, quote
 from axis_security.rls.step import Step
 
 __all__ = ["compile_keys", "made_name"]
@@ -49,7 +49,9 @@ class _Link:
 
 def compile_keys(model: Model, live: Snapshot, findings: list[Finding]) -> list[Step]:
     """Unique keys, foreign keys with the tenant in them, and a tenant-leading index for each protected table."""
-    protected = model.protected()
+    protected = {
+        name: declared for name, declared in model.protected().items() if isinstance(declared.shape, Protected) and not declared.shape.via
+    }
     uniques: dict[tuple[Name, tuple[str, ...]], Step] = {}
     links: list[Step] = []
     for declared in protected.values():
@@ -67,8 +69,36 @@ def compile_keys(model: Model, live: Snapshot, findings: list[Finding]) -> list[
     for declared in protected.values():
         table = live.tables[declared.table.name]
         if table.name not in leading and not any(index.columns[:1] == (model.key,) for index in table.indexes):
-            steps.append(_index(declared, table, model.key))
+            steps.append(_index(table, (model.key, *(column for column in declared.table.primary_key if column != model.key))))
+    for declared in model.protected().values():
+        steps += _leaning(declared, live.tables[declared.table.name], model.protected(), findings)
     return steps + links
+
+
+def _leaning(declared: Declared, table: LiveTable, protected: dict[Name, Declared], findings: list[Finding]) -> Iterator[Step]:
+    """An index for a table that leans on another one; and the references to and from it that cannot carry a tenant."""
+    via = declared.shape.via if isinstance(declared.shape, Protected) else None
+    if via is not None:
+        columns = tuple(own for own, _ in via.pairs)
+        if not any(index.columns[: len(columns)] == columns for index in table.indexes):
+            yield _index(table, columns)
+    for fk in declared.table.foreign_keys:
+        target = protected.get(fk.target)
+        if target is None or (
+            via is not None and fk.target == via.target and set(zip(fk.columns, fk.target_columns, strict=True)) == set(via.pairs)
+        ):
+            continue
+        if via is not None or (isinstance(target.shape, Protected) and target.shape.via is not None):
+            findings.append(
+                Finding(
+                    code="rls.foreign_key_without_tenant",
+                    severity=Severity.WARNING,
+                    object=".".join(declared.table.name),
+                    what=f"the foreign key ({', '.join(fk.columns)}) cannot carry the tenant",
+                    why="one of the two tables has no tenant column, so a row may point at a row that its tenant cannot see, and learn that it exists",
+                    fix="give both a tenant column, unless the ids are random",
+                )
+            )
 
 
 def _links(
@@ -117,8 +147,7 @@ def _unique(table: Name, columns: tuple[str, ...]) -> Step:
     )
 
 
-def _index(declared: Declared, table: LiveTable, key: str) -> Step:
-    columns = (key, *(column for column in declared.table.primary_key if column != key))
+def _index(table: LiveTable, columns: tuple[str, ...]) -> Step:
     name = made_name("axis", table.name[1], *columns, "idx")
     return Step(
         sql=f"CREATE INDEX {quote(name)} ON {quote(*table.name)} ({_list(columns)})",

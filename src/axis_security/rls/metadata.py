@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import Column, Table, inspect, types
+from sqlalchemy import Column, ColumnElement, FromClause, MetaData, Table, exists, inspect, types
 from sqlalchemy.exc import NoInspectionAvailable
 
 from axis_security.core.errors import ConfigError
-from axis_security.core.ids import KeyType
-from axis_security.rls.model import ColumnModel, ForeignKeyModel, Name, TableModel
+from axis_security.core.ids import KeyType, TenantId
+from axis_security.rls.model import ColumnModel, ForeignKeyModel, Model, Name, Protected, TableModel
 
-__all__ = ["name_of", "table_model", "table_of"]
+__all__ = ["belonging", "link_between", "name_of", "table_model", "table_of"]
 
 DEFAULT_SCHEMA: Final = "public"
 
@@ -64,6 +64,46 @@ def table_model(table: Table) -> TableModel:
         foreign_keys=foreign_keys,
         serials=() if serial is None or serial.identity is not None or serial.server_default is not None else (str(serial.name),),
     )
+
+
+def link_between(table: Table, target: Table) -> tuple[tuple[str, str], ...]:
+    """The one foreign key of *table* that points at *target*, as pairs of columns.
+
+    Raises:
+        ConfigError: there is none, or more than one.
+    """
+    found = [key for key in table.foreign_key_constraints if key.referred_table is target]
+    if len(found) != 1:
+        raise ConfigError(
+            what=f"how `{table.fullname}` leans on `{target.fullname}` is not clear",
+            why=f"{len(found)} foreign keys point there",
+            fix="declare one foreign key" if not found else "keep the reference that decides in a foreign key alone",
+        )
+    return tuple((str(element.parent.name), str(element.column.name)) for element in found[0].elements)
+
+
+def belonging(metadata: MetaData, model: Model, name: Name, tenant: TenantId) -> ColumnElement[bool]:
+    """The condition that a row of the protected table *name* belongs to *tenant*, through whatever it leans on.
+
+    Raises:
+        ConfigError: the table is not protected.
+    """
+    tables = {name_of(table): table for table in metadata.tables.values()}
+    declared = model.protected()
+
+    def condition(name: Name, rows: FromClause) -> ColumnElement[bool]:
+        shape = declared[name].shape
+        via = shape.via if isinstance(shape, Protected) else None
+        if via is None:
+            return rows.c[model.key] == tenant.value
+        target = tables[via.target].alias()
+        return (
+            exists().where(*(target.c[theirs] == rows.c[own] for own, theirs in via.pairs), condition(via.target, target)).correlate(rows)
+        )
+
+    if name not in declared:
+        raise ConfigError(what=f"`{'.'.join(name)}` belongs to nobody", why="it is not protected", fix="ask for protected tables only")
+    return condition(name, tables[name])
 
 
 def _action(words: str | None) -> str:

@@ -18,9 +18,11 @@ __all__ = [
     "Name",
     "Open",
     "Protected",
+    "Sharing",
     "TableModel",
     "UndeclaredTable",
     "UnusableTable",
+    "Via",
     "quote",
 ]
 
@@ -99,11 +101,43 @@ class Access:
     delete: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Via:
+    """The row belongs to whom the row it points at belongs to: *pairs* of own column and the target's."""
+
+    target: Name
+    pairs: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sharing:
+    """Rows listed in *table* may be read by the tenant in its *grantee* column: *column* here is its *listed* there."""
+
+    table: Name
+    column: str
+    listed: str
+    grantee: str
+
+
 @dataclass(frozen=True, slots=True)
 class Protected:
-    """Rows belong to the tenant named in the key column. (Shapes without a key column of their own will stand beside this one.)"""
+    """Rows belong to the tenant named in the key column or, with *via*, to that of another row.
+
+    Reading may reach further: to the tenant named in the column *visible_to*, to those that *shared* lists, and with *below* from a tenant to all
+    that stand below it. *owner* narrows everything to the acting user's own rows. Writing never reaches beyond the own tenant.
+    """
 
     access: Access = field(default_factory=Access)
+    via: Via | None = None
+    shared: Sharing | None = None
+    visible_to: str | None = None
+    below: bool = False
+    owner: str | None = None
+
+    @property
+    def reads_further(self) -> bool:
+        """Whether some rows may be read that may not be written."""
+        return self.below or self.shared is not None or self.visible_to is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,16 +177,37 @@ class Model:
             put(self, "grants", tuple(sorted(set(self.grants), key=repr)))
         for declared in self.tables:
             if isinstance(declared.shape, Protected):
-                self._check(declared.table, declared.shape.access)
+                self._check(declared.table, declared.shape)
 
-    def _check(self, table: TableModel, access: Access) -> None:
+    def _check(self, table: TableModel, shape: Protected) -> None:
         name = ".".join(table.name)
+        access = shape.access
         column = table.column(self.key)
+        for special, needs in ((shape.visible_to, (self.key_type,)), (shape.owner, tuple(KeyType))):
+            found = None if special is None else table.column(special)
+            if special is not None and (found is None or found.key_type not in needs):
+                raise UnusableTable(
+                    what=f"`{name}` cannot be protected",
+                    why=f"`{special}` is no column of it that holds {'a tenant' if special == shape.visible_to else 'an id'}",
+                    fix=f"name a column of the family of {self.key_type.value}"
+                    if special == shape.visible_to
+                    else "name a uuid, integer or text column",
+                )
+        if shape.via is not None and (shape.reads_further or column is not None):
+            raise UnusableTable(
+                what=f"`{name}` cannot be protected through `{'.'.join(shape.via.target)}`",
+                why=f"it has a column `{self.key}` of its own"
+                if column is not None
+                else "what may be read further is decided where the tenant is",
+                fix="leave out via=" if column is not None else "declare sharing on the table that it points at; it holds for this one too",
+            )
+        if shape.via is not None:
+            return self._check_conditions(table, access)
         if column is None:
             raise UnusableTable(
                 what=f"`{name}` cannot be protected",
                 why=f"it has no column `{self.key}`",
-                fix="add the tenant column, or open the table with a reason",
+                fix="add the tenant column, protect it through the table that it points at (via=), or open it with a reason",
             )
         if column.key_type is not self.key_type:
             raise UnusableTable(
@@ -160,6 +215,10 @@ class Model:
                 why=f"its column `{self.key}` is not of the family of {self.key_type.value}",
                 fix="give the tenant column the same type in every table: uuid, bigint or text",
             )
+        return self._check_conditions(table, access)
+
+    def _check_conditions(self, table: TableModel, access: Access) -> None:
+        name = ".".join(table.name)
         for capability in filter(None, (access.select, access.insert, access.update, access.delete)):
             for grant in self.conditions(capability):
                 if isinstance(grant, PythonOnly):
@@ -185,6 +244,44 @@ class Model:
         """The distinct conditions under which roles hold *capability*."""
         found = {grant.when for grant in self.grants or () if grant.capability == capability}
         return tuple(sorted(found, key=repr))
+
+    def check_links(self) -> None:
+        """Whether what tables lean on is declared so that it can hold them.
+
+        Raises:
+            UnusableTable: a table leans on one that is not protected, on itself in a circle, or on a list of shares that its readers cannot read.
+        """
+        shapes = {declared.table.name: declared.shape for declared in self.tables}
+        for declared in self.tables:
+            seen, shape = [declared.table.name], declared.shape
+            if isinstance(shape, Protected) and shape.shared is not None:
+                lists = shapes.get(shape.shared.table)
+                if not isinstance(lists, Protected) or lists.visible_to != shape.shared.grantee:
+                    raise UnusableTable(
+                        what=f"`{'.'.join(declared.table.name)}` cannot be shared through `{'.'.join(shape.shared.table)}`",
+                        why="those it is shared with cannot read that table",
+                        fix=f'protect it with visible_to="{shape.shared.grantee}"',
+                    )
+            while isinstance(shape, Protected) and shape.via is not None:
+                target = shape.via.target
+                shape = shapes.get(target, Open(""))
+                if target in seen or not isinstance(shape, Protected):
+                    raise UnusableTable(
+                        what=f"`{'.'.join(seen[0])}` cannot be protected through `{'.'.join(target)}`",
+                        why="the tables point at one another in a circle" if target in seen else "that table is not protected",
+                        fix="protect one of them by its own tenant column" if target in seen else "protect it too",
+                    )
+                seen.append(target)
+
+    def columns(self) -> set[str]:
+        """The columns that policies speak of."""
+        found = {self.key, *(grant.when.column for grant in self.grants or () if isinstance(grant.when, OwnedByUser))}
+        for declared in self.tables:
+            if isinstance(shape := declared.shape, Protected):
+                found |= {shape.visible_to or self.key, shape.owner or self.key}
+                found |= set() if shape.via is None else {own for own, _ in shape.via.pairs}
+                found |= set() if shape.shared is None else {shape.shared.column}
+        return found
 
     def protected(self) -> dict[Name, Declared]:
         """The protected tables by name."""

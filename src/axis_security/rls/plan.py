@@ -15,12 +15,11 @@ from typing import Any, Final, TypeVar
 from axis_security.core.checks import Finding
 from axis_security.core.errors import ConfigError
 from axis_security.core.flow import Flow, Rows, Statement, drive
-from axis_security.core.grants import OwnedByUser
 from axis_security.core.schema import SchemaPart
 from axis_security.rls.catalog import LivePolicy, LiveTable, Snapshot, ask, read_snapshot
 from axis_security.rls.compile import Shadow, compile_steps, held_tables, role_steps, shadow_of
 from axis_security.rls.model import Model, Name, quote
-from axis_security.rls.predicate import tenant_default
+from axis_security.rls.predicate import PolicyModel, tenant_default
 from axis_security.rls.sealed import SealKeyring
 from axis_security.rls.step import Step
 
@@ -150,7 +149,7 @@ def plan_flow(declaration: Declaration) -> Flow[Plan]:
     yield ask("SAVEPOINT axis_plan")
     yield from _borrow(model)
     schemas = sorted({declared.table.name[0] for declared in model.tables})
-    columns = sorted({model.key, *(grant.when.column for grant in model.grants or () if isinstance(grant.when, OwnedByUser))})
+    columns = sorted(model.columns())
     live = yield from read_snapshot(model.roles, schemas, columns)
     missing = [
         declared.table.name for declared in model.tables if getattr(live.tables.get(declared.table.name), "kind", "") not in ("r", "p")
@@ -244,26 +243,36 @@ def _stale_parts(declaration: Declaration, live: Snapshot) -> Flow[list[SchemaPa
 
 def _deparse(model: Model, live: Snapshot) -> Flow[dict[Shadow, tuple[dict[str, LivePolicy], str]]]:
     """Create each distinct set of policies once, on an empty look-alike, and read back the server's words."""
-    shadows: dict[Shadow, str] = {}
+    worded: dict[Shadow, tuple[dict[str, LivePolicy], str]] = {}
+    names: dict[Shadow, str] = {}
     for declared, shape, live_table in held_tables(model, live):
         shadow = shadow_of(model, declared, shape, live_table)
-        if shadow not in shadows:
-            name = shadows[shadow] = f"axis_shadow_{len(shadows)}"
-            yield from _make_shadow(model, name, live_table, [policy.create(f"pg_temp.{name}") for policy in shadow[0]])
-    if not shadows:
-        return {}
+        if shadow not in names:
+            # Policies that speak of their table need a look-alike of the same name, which must not stay to hide the table from the next one.
+            name = names[shadow] = shadow[2] or f"axis_shadow_{len(names)}"
+            yield from _make_shadow(model, name, live_table, shadow[0])
+            if shadow[2]:
+                worded |= yield from _read_shadows(model, {shadow: name})
+                yield ask(f"DROP TABLE pg_temp.{quote(name)}")
+    if left := {shadow: name for shadow, name in names.items() if shadow not in worded}:
+        worded |= yield from _read_shadows(model, left)
+    return worded
+
+
+def _read_shadows(model: Model, names: dict[Shadow, str]) -> Flow[dict[Shadow, tuple[dict[str, LivePolicy], str]]]:
     rows: Rows = yield ask("SELECT n.nspname::text FROM pg_catalog.pg_namespace n WHERE n.oid = pg_catalog.pg_my_temp_schema()")
     made = yield from read_snapshot(model.roles, [rows[0][0]], [model.key])
-    by_name = {name[1]: table for name, table in made.tables.items()}
-    return {shadow: (by_name[name].policies, by_name[name].columns[model.key][2] or "") for shadow, name in shadows.items()}
+    tables = {shadow: made.tables[rows[0][0], name] for shadow, name in names.items()}
+    return {shadow: (table.policies, table.columns.get(model.key, ("", False, None))[2] or "") for shadow, table in tables.items()}
 
 
-def _make_shadow(model: Model, name: str, like: LiveTable, policies: list[str]) -> Flow[None]:
+def _make_shadow(model: Model, name: str, like: LiveTable, policies: Sequence[PolicyModel]) -> Flow[None]:
     columns = ", ".join(f"{quote(column)} {kind}" for column, (kind, _, _) in sorted(like.columns.items()))
-    yield ask(f"CREATE TEMPORARY TABLE {name} ({columns})")
-    yield ask(f"ALTER TABLE pg_temp.{name} ALTER COLUMN {quote(model.key)} SET DEFAULT {tenant_default()}")
-    for sql in policies:
-        yield ask(sql)
+    yield ask(f"CREATE TEMPORARY TABLE {quote(name)} ({columns})")
+    if model.key in like.columns:
+        yield ask(f"ALTER TABLE pg_temp.{quote(name)} ALTER COLUMN {quote(model.key)} SET DEFAULT {tenant_default()}")
+    for policy in policies:
+        yield ask(policy.create(f"pg_temp.{quote(name)}", name))
 
 
 def run(connection: Any, flow: Callable[[], Flow[Result]], *, keep: bool) -> Result:

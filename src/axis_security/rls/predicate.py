@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from axis_security.core.grants import OwnedByUser
 from axis_security.core.ids import KeyType
-from axis_security.rls.model import Model, Protected, TableModel, quote
+from axis_security.rls.model import Model, Protected, TableModel, Via, quote
 
-__all__ = ["PolicyModel", "policies_of", "tenant_default", "text_literal"]
+__all__ = ["SELF", "PolicyModel", "policies_of", "tenant_default", "text_literal"]
 
+SELF: Final = "\0self"
+"""Stands for the table's own name in the text of a policy, where a sub-select would take a bare column for its own."""
 _CAST: Final = {KeyType.UUID: "::uuid", KeyType.INT: "::bigint", KeyType.TEXT: ""}
 
 
@@ -25,11 +28,11 @@ class PolicyModel:
     using: str | None
     check: str | None
 
-    def create(self, table: str) -> str:
-        """The statement that makes it on *table* (already quoted)."""
+    def create(self, table: str, own_name: str) -> str:
+        """The statement that makes it on *table* (already quoted), whose bare name is *own_name*."""
         kind = "PERMISSIVE" if self.permissive else "RESTRICTIVE"
         clauses = "".join(f" {word} ({text})" for word, text in (("USING", self.using), ("WITH CHECK", self.check)) if text is not None)
-        return f"CREATE POLICY {quote(self.name)} ON {table} AS {kind} FOR {self.command} TO {self.role}{clauses}"
+        return f"CREATE POLICY {quote(self.name)} ON {table} AS {kind} FOR {self.command} TO {self.role}{clauses.replace(SELF, quote(own_name))}"
 
 
 def text_literal(value: str) -> str:
@@ -46,33 +49,87 @@ def tenant_default() -> str:
 def policies_of(model: Model, table: TableModel, shape: Protected) -> tuple[PolicyModel, ...]:
     """The floor that nothing widens, one permissive policy per command, and the system role's own."""
     app, system = model.roles.app, model.roles.system
-    tenant = f"{quote(model.key)} = (SELECT axis.tenant_id())"
+    verified = "(SELECT axis.tenant_id())"
 
-    def allowed(capability: str | None) -> str:
+    def allowed(capability: str | None, rows: Callable[[str], str]) -> str:
         if capability is None or model.grants is None:
-            return tenant
+            return rows(verified)
         name = text_literal(capability)
         parts = []
         conditions = model.conditions(capability)
         if None in conditions or not conditions:
-            parts.append(f"{quote(model.key)} = (SELECT axis.tenant_for({name}))")
+            parts.append(rows(f"(SELECT axis.tenant_for({name}))"))
         for condition in conditions:
             if isinstance(condition, OwnedByUser):
-                column = table.column(condition.column)
-                cast = "" if column is None or column.key_type is None else _CAST[column.key_type]
-                own = f"{quote(model.key)} = (SELECT axis.tenant_for_own({name}, {text_literal(condition.column)}))"
-                parts.append(f"({own} AND {quote(condition.column)} = (SELECT axis.user_id(){cast}))")
+                own = _own(model, table, shape, f"(SELECT axis.tenant_for_own({name}, {text_literal(condition.column)}))", "")
+                parts.append(f"({own} AND {_is_user(table, condition.column, '')})")
         return " OR ".join(parts)
 
+    def own(tenant: str) -> str:
+        return _own(model, table, shape, tenant, "")
+
+    def readable(tenant: str) -> str:
+        return _readable(model, table, shape, tenant, "")
+
     # Not `true`: a policy reaches every role that inherits the one it names, and this one is for the system login itself.
-    is_system = f"{quote(model.key)} IS NOT NULL AND (SELECT axis.is_system())"
+    is_system = "(SELECT axis.is_system())" if shape.via else f"{quote(model.key)} IS NOT NULL AND (SELECT axis.is_system())"
     access = shape.access
-    read, insert, update, delete = allowed(access.select), allowed(access.insert), allowed(access.update), allowed(access.delete)
+    insert, update = allowed(access.insert, own), allowed(access.update, own)
+    writes = own(verified)
+    if readable(verified) == writes:
+        floors = [PolicyModel(name="axis_floor", command="ALL", permissive=False, role=app, using=writes, check=writes)]
+    else:
+        floors = [
+            PolicyModel(name="axis_floor", command="SELECT", permissive=False, role=app, using=readable(verified), check=None),
+            PolicyModel(name="axis_floor_insert", command="INSERT", permissive=False, role=app, using=None, check=writes),
+            PolicyModel(name="axis_floor_update", command="UPDATE", permissive=False, role=app, using=writes, check=writes),
+            PolicyModel(name="axis_floor_delete", command="DELETE", permissive=False, role=app, using=writes, check=None),
+        ]
     return (
-        PolicyModel(name="axis_floor", command="ALL", permissive=False, role=app, using=tenant, check=tenant),
-        PolicyModel(name="axis_select", command="SELECT", permissive=True, role=app, using=read, check=None),
+        *floors,
+        PolicyModel(name="axis_select", command="SELECT", permissive=True, role=app, using=allowed(access.select, readable), check=None),
         PolicyModel(name="axis_insert", command="INSERT", permissive=True, role=app, using=None, check=insert),
         PolicyModel(name="axis_update", command="UPDATE", permissive=True, role=app, using=update, check=update),
-        PolicyModel(name="axis_delete", command="DELETE", permissive=True, role=app, using=delete, check=None),
+        PolicyModel(name="axis_delete", command="DELETE", permissive=True, role=app, using=allowed(access.delete, own), check=None),
         PolicyModel(name="axis_system", command="ALL", permissive=True, role=system, using=is_system, check=is_system),
     )
+
+
+def _own(model: Model, table: TableModel, shape: Protected, tenant: str, at: str) -> str:
+    """The rows that belong to *tenant*; *at* prefixes the table's columns."""
+    base = f"{at}{quote(model.key)} = {tenant}" if shape.via is None else _through(model, shape.via, tenant, at, _own)
+    return base if shape.owner is None else f"({base} AND {_is_user(table, shape.owner, at)})"
+
+
+def _readable(model: Model, table: TableModel, shape: Protected, tenant: str, at: str) -> str:
+    """The rows that *tenant* may read."""
+    if shape.via is not None:
+        base = _through(model, shape.via, tenant, at, _readable)
+        return base if shape.owner is None else f"({base} AND {_is_user(table, shape.owner, at)})"
+    parts = [_own(model, table, shape, tenant, at)]
+    if shape.visible_to is not None:
+        parts.append(f"{at}{quote(shape.visible_to)} = {tenant}")
+    if (shared := shape.shared) is not None:
+        listed = f"SELECT s.{quote(shared.listed)} FROM {quote(*shared.table)} AS s WHERE s.{quote(shared.grantee)} = {tenant}"
+        parts.append(f"{at}{quote(shared.column)} = ANY (ARRAY({listed}))")
+    if shape.below:
+        below = f"{at}{quote(model.key)} = ANY ((SELECT axis.tenants_below())::{model.key_type.value}[])"
+        parts.append(f"({tenant} IS NOT NULL AND {below})")
+    return parts[0] if len(parts) == 1 else f"({' OR '.join(parts)})"
+
+
+def _through(model: Model, via: Via, tenant: str, at: str, rows: Callable[[Model, TableModel, Protected, str, str], str]) -> str:
+    # A name of its own at each depth, for a table may stand under another of the same name.
+    alias = f"axis_{1 + (0 if not at else int(at.removeprefix('axis_').removesuffix('.')))}"
+    target = model.protected()[via.target]
+    if not isinstance(target.shape, Protected):
+        raise TypeError("only protected tables are leant on")
+    joined = " AND ".join(f"{alias}.{quote(theirs)} = {at or SELF + '.'}{quote(own)}" for own, theirs in via.pairs)
+    held = rows(model, target.table, target.shape, tenant, f"{alias}.")
+    return f"EXISTS (SELECT FROM {quote(*via.target)} AS {alias} WHERE {joined} AND {held})"
+
+
+def _is_user(table: TableModel, name: str, at: str) -> str:
+    column = table.column(name)
+    cast = "" if column is None or column.key_type is None else _CAST[column.key_type]
+    return f"{at}{quote(name)} = (SELECT axis.user_id(){cast})"

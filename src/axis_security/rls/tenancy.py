@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from axis_security.core.clock import SYSTEM_CLOCK, Clock
 from axis_security.core.errors import ConfigError
@@ -14,16 +14,19 @@ from axis_security.core.ids import KeyType
 from axis_security.core.schema import DatabaseRoles, SchemaPart
 from axis_security.rls.bind import TenantBinder
 from axis_security.rls.context import base_part
+from axis_security.rls.hierarchy import hierarchy_part
 from axis_security.rls.install import install
-from axis_security.rls.metadata import name_of, table_model, table_of
-from axis_security.rls.model import Access, Declared, Model, Name, Open, Protected, UndeclaredTable
+from axis_security.rls.metadata import belonging, link_between, name_of, table_model, table_of
+from axis_security.rls.model import Access, Declared, Model, Name, Open, Protected, Sharing, UndeclaredTable, Via
 from axis_security.rls.plan import Declaration, Plan, plan_flow, run
 from axis_security.rls.posture import Posture
 from axis_security.rls.sealed import Sealer, SealKeyring
 from axis_security.rls.system import SystemAccess, SystemBinder, SystemScope
 
 if TYPE_CHECKING:
-    from sqlalchemy import MetaData
+    from sqlalchemy import ColumnElement, MetaData, Table
+
+    from axis_security.core.ids import TenantId
 
 __all__ = ["Tenancy"]
 
@@ -76,15 +79,28 @@ class Tenancy:
         insert: CapabilityLike | str | None = None,
         update: CapabilityLike | str | None = None,
         delete: CapabilityLike | str | None = None,
+        via: object = None,
+        owner: str | None = None,
+        reach: Literal["own", "below"] = "own",
+        visible_to: str | None = None,
+        shared_through: object = None,
     ) -> None:
         """Isolate the rows of *table* (a ``Table`` or a mapped class) by tenant.
 
         Args:
             read, write: the capability that the commands need; where none is named, being bound to the tenant is enough.
             insert, update, delete: instead of *write*, for one command.
+            via: the protected table that a foreign key of this one points at: rows belong to the tenant of the row they point at, and can be read
+                where it can. For tables without a tenant column.
+            owner: a column of user ids: every command is held to the acting user's own rows.
+            reach: ``below`` lets a tenant read the rows of tenants that stand below it (``axis.set_parent``); writing stays with the own tenant.
+            visible_to: a column with the id of another tenant that may read the row besides its own.
+            shared_through: the protected table that lists which rows other tenants may read: its foreign key points here, and its ``visible_to``
+                column says to whom. Protect it before this one.
 
         Raises:
-            UnusableTable: it lacks the key column, or a grant of a capability depends on a condition that SQL cannot evaluate.
+            UnusableTable: it lacks the key column, or a grant of a capability depends on a condition that SQL cannot evaluate, or the ways to reach
+                its rows contradict one another.
             ConfigError: not a table of the metadata, declared twice, or a capability without a policy.
         """
         made = self._new(table)
@@ -96,7 +112,15 @@ class Tenancy:
                 why="the tenancy has no policy that grants them",
                 fix="pass Tenancy(…, policy=…), or name none",
             )
-        declared = Declared(made, Protected(access))
+        shape = Protected(
+            access,
+            via=None if via is None else Via(target=name_of(table_of(via)), pairs=link_between(table_of(table), table_of(via))),
+            shared=None if shared_through is None else self._sharing(table_of(table), table_of(shared_through)),
+            visible_to=visible_to,
+            below=reach == "below",
+            owner=owner,
+        )
+        declared = Declared(made, shape)
         column = made.column(self.key)
         key_type = self._key_type or (None if column is None else column.key_type)
         # Checks this table by itself, so that the error is raised at the line that declares it.
@@ -138,24 +162,38 @@ class Tenancy:
 
         Raises:
             UndeclaredTable: tables of the metadata are neither protected nor open; all are named.
+            UnusableTable: a table leans on another one that cannot hold it.
         """
         undeclared = sorted(".".join(name_of(table)) for table in self.metadata.tables.values() if name_of(table) not in self._declared)
         if undeclared:
             raise UndeclaredTable(undeclared)
-        return Model(key=self.key, key_type=self.key_type, roles=self.roles, tables=tuple(self._declared.values()), grants=self._grants())
+        model = Model(key=self.key, key_type=self.key_type, roles=self.roles, tables=tuple(self._declared.values()), grants=self._grants())
+        model.check_links()
+        return model
+
+    def belongs(self, table: Table, tenant: TenantId) -> ColumnElement[bool]:
+        """The condition that a row of the protected *table* belongs to *tenant*, for work across tenants: what is shared or below is not its own.
+
+        Raises:
+            ConfigError: the table is not protected.
+        """
+        return belonging(self.metadata, self.model(), name_of(table), tenant)
 
     def plan(self, connection: Any, *, parts: Sequence[SchemaPart] = ()) -> Plan:
         """What the live database lacks or has otherwise; writes nothing that stays.
 
         Args:
-            connection: a SQLAlchemy ``Engine`` or ``Connection``, or a psycopg ``Connection``, as a superuser.
+            connection: a SQLAlchemy ``Engine`` or ``Connection``, or a psycopg ``Connection``, with the rights that :meth:`Plan.apply` names.
             parts: further parts of schema ``axis``, after those of the tenancy.
 
         Raises:
             UndeclaredTable: tables of the metadata are neither protected nor open.
             MissingTable: declared tables do not exist in the database.
         """
-        declaration = Declaration(model=self.model(), parts=(base_part(self.key_type), *self.parts, *parts), keyring=self.seal)
+        model = self.model()
+        below = any(isinstance(declared.shape, Protected) and declared.shape.below for declared in model.tables)
+        own = (base_part(self.key_type), *((hierarchy_part(self.key_type),) if below else ()))
+        declaration = Declaration(model=model, parts=(*own, *self.parts, *parts), keyring=self.seal)
         return run(connection, lambda: plan_flow(declaration), keep=False)
 
     def install(self, target: T, *, system: Any = None, sink: EventSink | None = None, clock: Clock = SYSTEM_CLOCK) -> T:
@@ -215,6 +253,20 @@ class Tenancy:
                 what=f"`{'.'.join(name)}` is declared twice", why="each table is decided once", fix="remove one of the declarations"
             )
         return table_model(found)
+
+    def _sharing(self, table: Table, listing: Table) -> Sharing:
+        lists = self._declared.get(name_of(listing))
+        grantee = lists.shape.visible_to if lists is not None and isinstance(lists.shape, Protected) else None
+        pairs = [pair for pair in link_between(listing, table) if pair != (self.key, self.key)]
+        if grantee is None or len(pairs) != 1:
+            raise ConfigError(
+                what=f"`{listing.fullname}` cannot list shares of `{table.fullname}`",
+                why="it is not protected with visible_to="
+                if grantee is None
+                else "it points here with more than one column besides the tenant",
+                fix='first: tenancy.protect(listing, visible_to="…")' if grantee is None else "point at a single-column key",
+            )
+        return Sharing(table=name_of(listing), column=pairs[0][1], listed=pairs[0][0], grantee=grantee)
 
     def _grants(self) -> Any:
         return None if self.policy is None else tuple(self.policy.grants())
