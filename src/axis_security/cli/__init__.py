@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "backup": "Take, check, drill and restore encrypted backups.",
     "demo": "Attack one workspace from another, on a real PostgreSQL.",
     "disclosure": "Write and check security.txt (RFC 9116).",
+    "keys": "Show, rotate, re-seal and shred the keys of tenants.",
     "passwords": "Calibrate the cost of a hash; build the breached-password filter.",
     "rbac": "Show the policy as a table; explain a decision.",
     "report": "Show which requirements of ASVS are held, and by which test.",

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from axis_security.crypto.objects import SealedObjects as SealedObjects
     from axis_security.crypto.objects import StorageUnavailable as StorageUnavailable
     from axis_security.crypto.sealer import RingSealer as RingSealer
+    from axis_security.crypto.upkeep import KeyUpkeep as KeyUpkeep
 
 _HOME: Final = {
     "AwsKms": "axis_security.crypto.kms.aws",
@@ -56,6 +57,7 @@ _HOME: Final = {
     "KeyMissing": "axis_security.crypto.errors",
     "KeyRing": "axis_security.crypto.keyring",
     "KeyShredded": "axis_security.crypto.errors",
+    "KeyUpkeep": "axis_security.crypto.upkeep",
     "KmsUnavailable": "axis_security.crypto.errors",
     "LedgerUnavailable": "axis_security.crypto.errors",
     "LocalFileKms": "axis_security.crypto.kms.local",
@@ -93,6 +95,7 @@ __all__ = [
     "KeyMissing",
     "KeyRing",
     "KeyShredded",
+    "KeyUpkeep",
     "KmsUnavailable",
     "LedgerUnavailable",
     "LocalFileKms",
