@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from axis_security.core.clock import SYSTEM_CLOCK
 from axis_security.core.ids import TenantId
@@ -75,12 +74,14 @@ def status(host: KeyUpkeep, tenants: tuple[str, ...], *, rows: bool, as_json: bo
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
-    table = Table("tenant", "key", "state", "kek", "age, days", "uses", "due", "rows left", box=None, pad_edge=False)
+    lines: list[tuple[str, ...]] = [("tenant", "key", "state", "kek", "age, days", "uses", "due", "rows left")]
     for entry in found:
         left = ", ".join(f"{name} {count}" for name, count in entry.get("rows_left", {}).items() if count)
         row = (entry["tenant"], entry["key"], entry["state"], entry["kek"], entry["age_days"], entry["uses"])
-        table.add_row(*map(str, row), "yes" if entry.get("due") else "", left)
-    Console().print(table)
+        lines.append((*map(str, row), "yes" if entry.get("due") else "", left))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:  # never cut to the terminal's width: a tenant's id is there to be copied
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 @command.command("rotate")
