@@ -25,7 +25,11 @@ def ready() -> None:
         USE_TZ=True,
         TIME_ZONE="UTC",
         DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
-        INSTALLED_APPS=["django.contrib.contenttypes", "tests.integration.adapters.django_site.SiteConfig"],
+        INSTALLED_APPS=[
+            "axis_security.adapters.django",
+            "django.contrib.contenttypes",
+            "tests.integration.adapters.django_site.SiteConfig",
+        ],
         AXIS_SECURITY={"TENANCY": "tests.integration.adapters.django_models.tenancy"},
         DATABASES={},
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import secrets
 import threading
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ from axis_security.testing.cluster import Cluster
 django_site.ready()
 
 from django.contrib.contenttypes.models import ContentType  # noqa: E402
+from django.core.management import call_command, load_command_class  # noqa: E402
+from django.core.management.commands.runserver import Command as DjangosOwn  # noqa: E402
 from django.db import DatabaseError, connection, connections, models, transaction  # noqa: E402
 from tests.integration.adapters import django_models  # noqa: E402
 from tests.integration.adapters.django_models import Book, Country, Note  # noqa: E402
@@ -331,6 +334,37 @@ def test_the_control_djangos_own_backend_leaks(made: tuple[str, str], cluster: C
     with databases({"default": database(cluster, made[0], engine="django.db.backends.postgresql")}), acting_as(ACME):
         assert {book.tenant_id for book in Book.objects.all()} == {1, 2}
         Book.objects.all().delete()
+
+
+def test_the_plan_from_the_command_line(made: tuple[str, str], cluster: Cluster) -> None:
+    """`manage.py axis_plan` prints what is missing and says so by its exit code; with `--apply`, it is there afterwards."""
+    owner = {
+        "default": database(cluster, made[0], user=made[1]),
+        "owner": database(cluster, made[0], engine="django.db.backends.postgresql"),
+    }
+    with databases(owner):
+        text = io.StringIO()
+        call_command("axis_plan", stdout=text)
+        assert "Nothing to do" in text.getvalue()
+        with psycopg.connect(cluster.dsn(made[0]), autocommit=True) as admin:
+            admin.execute("ALTER TABLE site_note NO FORCE ROW LEVEL SECURITY")
+        text = io.StringIO()
+        with pytest.raises(SystemExit):
+            call_command("axis_plan", stdout=text)
+        assert 'ALTER TABLE "public"."site_note" FORCE ROW LEVEL SECURITY' in text.getvalue()
+        call_command("axis_plan", apply=True, stdout=io.StringIO())
+        call_command("axis_plan", stdout=io.StringIO())
+
+
+def test_runserver_does_not_ask_as_the_app(made: tuple[str, str], cluster: Cluster) -> None:
+    """Django's development server looks at the migrations as nobody; ours leaves that to the owner."""
+    with databases({"default": database(cluster, made[0], user=made[1])}):
+        command = load_command_class("axis_security.adapters.django", "runserver")
+        command.stdout = io.StringIO()
+        command.check_migrations()
+        assert "owner" in command.stdout.getvalue()
+        with pytest.raises(TenantNotBound):
+            DjangosOwn().check_migrations()
 
 
 def test_every_model_needs_a_decision() -> None:
