@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS: Final = {
+    "audit": "Verify, export and prune the hash-chained audit log.",
     "backup": "Take, check, drill and restore encrypted backups.",
     "demo": "Attack one workspace from another, on a real PostgreSQL.",
     "disclosure": "Write and check security.txt (RFC 9116).",

@@ -94,6 +94,7 @@ class EventKind(enum.StrEnum):
     BACKUP_RUN = "ops.backup_run"
     BACKUP_DRILLED = "ops.backup_drilled"
     HEALTH_CHANGED = "ops.health_changed"
+    AUDIT_PRUNED = "ops.audit_pruned"
     # wiring
     UNMARKED_ENDPOINT = "wiring.unmarked_endpoint"
     NO_DECISION = "wiring.no_decision"
@@ -155,6 +156,7 @@ FIELDS: Final[Mapping[EventKind, frozenset[str]]] = _fields(
     BACKUP_RUN="driver label bytes seconds kind",
     BACKUP_DRILLED="driver label rpo_seconds rto_seconds",
     HEALTH_CHANGED="check from_state to_state code",
+    AUDIT_PRUNED="removed keep_seconds",
     UNMARKED_ENDPOINT="method route",
     NO_DECISION="method route",
     TASK_REFUSED="task code",

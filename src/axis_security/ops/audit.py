@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from axis_security.core.checks import CheckResult, Finding, Severity
 from axis_security.core.events import AuditEvent
 
-__all__ = ["Anchor", "AuditEntry", "ChainState", "canonical_body", "chain_start", "next_hash", "verify_chain"]
+__all__ = ["Anchor", "AuditChain", "AuditEntry", "ChainState", "canonical_body", "chain_start", "next_hash", "verify_chain"]
 
 _LABEL: Final = b"axis-security/audit/v1\0"
 
@@ -60,6 +60,22 @@ class ChainState:
     hash: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditChain:
+    """One tenant's chain as it is read.
+
+    Args:
+        start: the checkpoint that pruning left, or the chain's beginning.
+        head: where the store says that it ends; ``None`` if it says nothing of this tenant.
+        entries: in order; read once, before the next chain is asked for.
+    """
+
+    tenant: str
+    start: ChainState
+    head: Anchor | None
+    entries: Iterator[AuditEntry]
+
+
 def canonical_body(event: AuditEvent) -> str:
     """The one JSON text of *event*: sorted keys, no spaces, ASCII."""
     return json.dumps(event.as_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
@@ -83,7 +99,7 @@ def verify_chain(
     anchors: Iterable[Anchor] = (),
     head: Anchor | None = None,
 ) -> CheckResult:
-    """Hold a tenant's entries, in order, against the chain.
+    """Hold a tenant's entries, in order, against the chain. Removed beginnings are held to nothing but the checkpoint: see retention in the guide.
 
     Args:
         entries: in ascending order; read as a stream, in constant memory.

@@ -8,19 +8,32 @@ entry for it. Pruning old entries is the system role's, and leaves a checkpoint 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
 import psycopg
 
 from axis_security.core.checks import CheckResult, Finding, Severity
-from axis_security.core.errors import Unavailable
-from axis_security.core.events import AuditEvent
+from axis_security.core.errors import ConfigError, Unavailable
+from axis_security.core.events import AuditEvent, EventKind, Outcome
+from axis_security.core.flow import Statement
+from axis_security.core.ids import TenantId
 from axis_security.core.schema import DatabaseRoles, SchemaPart
-from axis_security.ops.audit import Anchor, AuditEntry, ChainState, canonical_body, verify_chain
+from axis_security.ops.audit import Anchor, AuditChain, AuditEntry, ChainState, canonical_body, chain_start, verify_chain
 
-__all__ = ["AUDIT_PART", "ConnectionSource", "PostgresAuditSink", "anchors", "prune", "read_page", "verify_log"]
+__all__ = [
+    "AUDIT_PART",
+    "AsyncConnectionSource",
+    "AsyncPostgresAuditSink",
+    "ConnectionSource",
+    "PostgresAuditSink",
+    "anchors",
+    "prune",
+    "read_log",
+    "read_page",
+    "verify_log",
+]
 
 _PAGE: Final = 2_000
 
@@ -158,17 +171,57 @@ class PostgresAuditSink:
         self._source = source
 
     def emit(self, event: AuditEvent) -> None:
-        """Append *event* to its tenant's chain."""
-        tenant = "" if event.tenant is None else event.tenant.text
+        """Append *event* to its tenant's chain.
+
+        Raises:
+            Unavailable: it could not be written.
+        """
+        statement = _append(event)
         try:
             with self._source.connection() as connection:
-                connection.execute("SELECT axis.audit_append(%s, %s)", (tenant, canonical_body(event)))
+                connection.execute(statement.sql, statement.params)
         except psycopg.Error as error:
-            raise Unavailable(
-                what="the audit event could not be written",
-                why=f"the database refused it (SQLSTATE {error.sqlstate or 'none'})",
-                fix="check the database and that the audit part of schema axis is applied",
-            ) from None
+            raise _not_written(error) from None
+
+
+class AsyncConnectionSource(Protocol):
+    """Gives connections: ``psycopg_pool.AsyncConnectionPool`` fits."""
+
+    def connection(self) -> AbstractAsyncContextManager[psycopg.AsyncConnection[Any]]:
+        """A connection for the length of a block, committed at its end."""
+        ...
+
+
+class AsyncPostgresAuditSink:
+    """:class:`PostgresAuditSink` for code that runs in an event loop and writes events of its own: it awaits instead of blocking.
+
+    The library's own flows take an :class:`~axis_security.core.events.EventSink`; give them the sync one, which holds the loop for one round trip.
+    """
+
+    def __init__(self, source: AsyncConnectionSource) -> None:
+        self._source = source
+
+    async def aemit(self, event: AuditEvent) -> None:
+        """Append *event* to its tenant's chain. Raises as :meth:`PostgresAuditSink.emit` does."""
+        statement = _append(event)
+        try:
+            async with self._source.connection() as connection:
+                await connection.execute(statement.sql, statement.params)
+        except psycopg.Error as error:
+            raise _not_written(error) from None
+
+
+def _append(event: AuditEvent) -> Statement:
+    tenant = "" if event.tenant is None else event.tenant.text
+    return Statement("SELECT axis.audit_append(%s, %s)", (tenant, canonical_body(event)))
+
+
+def _not_written(error: psycopg.Error) -> Unavailable:
+    return Unavailable(
+        what="the audit event could not be written",
+        why=f"the database refused it (SQLSTATE {error.sqlstate or 'none'})",
+        fix="check the database and that the audit part of schema axis is applied",
+    )
 
 
 def read_page(connection: psycopg.Connection[Any], *, before: int | None = None, limit: int = 100) -> list[AuditEntry]:
@@ -185,26 +238,45 @@ def verify_log(connection: psycopg.Connection[Any], *, kept: Sequence[Anchor] = 
     Args:
         kept: anchors from outside the database.
     """
+    known = set()
+    for chain in read_log(connection):
+        known.add(chain.tenant)
+        if chain.head is None:
+            yield _lost(chain.tenant, "entries without a head: it was removed")
+        else:
+            yield verify_chain(chain.tenant, chain.entries, start=chain.start, anchors=kept, head=chain.head)
+    for tenant in sorted({anchor.tenant for anchor in kept} - known):
+        yield _lost(tenant, "an anchor kept elsewhere names a chain that the log does not have")
+
+
+def _lost(tenant: str, why: str) -> CheckResult:
+    finding = Finding(
+        code="audit.cut",
+        severity=Severity.ERROR,
+        object=tenant or "(no tenant)",
+        what="the audit log was tampered with, or lost entries",
+        why=why,
+        fix="treat it as an incident: compare with exported copies and backups, and find out who could write to schema axis",
+    )
+    return CheckResult(name="audit.chain", ok=False, seen=f"{tenant or '(no tenant)'}: chain broken", findings=(finding,))
+
+
+def read_log(connection: psycopg.Connection[Any], *, tenant: str | None = None) -> Iterator[AuditChain]:
+    """Every tenant's chain in turn, or *tenant*'s only, in one snapshot and constant memory; *connection* is the system role's, in no transaction."""
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        heads = connection.execute(
-            "SELECT tenant, number, hash, pruned_number, pruned_hash FROM axis.audit_head ORDER BY tenant"
+        rows = connection.execute(
+            "SELECT tenant, h.number, h.hash, h.pruned_number, h.pruned_hash FROM axis.audit_head h"
+            " FULL JOIN (SELECT DISTINCT e.tenant FROM axis.audit_event e) e USING (tenant) WHERE %s::text IS NULL OR tenant = %s ORDER BY tenant",
+            (tenant, tenant),
         ).fetchall()
-        known = {row[0] for row in heads}
-        for tenant, number, digest, pruned_number, pruned_hash in heads:
-            head = Anchor(tenant=tenant, number=number, hash=bytes(digest))
-            start = ChainState(number=pruned_number, hash=bytes(pruned_hash)) if pruned_number else None
-            yield verify_chain(tenant, _entries(connection, tenant), start=start, anchors=kept, head=head)
-        for tenant in sorted({anchor.tenant for anchor in kept} - known):
-            finding = Finding(
-                code="audit.cut",
-                severity=Severity.ERROR,
-                object=tenant or "(no tenant)",
-                what="the audit log was tampered with, or lost entries",
-                why="an anchor kept elsewhere names a chain that the log does not have",
-                fix="treat it as an incident",
+        for name, number, digest, pruned_number, pruned_hash in rows:
+            yield AuditChain(
+                tenant=name,
+                start=ChainState(number=pruned_number, hash=bytes(pruned_hash)) if pruned_number else chain_start(name),
+                head=None if number is None else Anchor(tenant=name, number=number, hash=bytes(digest)),
+                entries=_entries(connection, name),
             )
-            yield CheckResult(name="audit.chain", ok=False, seen=f"{tenant}: chain missing", findings=(finding,))
 
 
 def anchors(connection: psycopg.Connection[Any]) -> list[Anchor]:
@@ -214,9 +286,28 @@ def anchors(connection: psycopg.Connection[Any]) -> list[Anchor]:
 
 
 def prune(connection: psycopg.Connection[Any], tenant: str, *, keep: timedelta, now: datetime) -> int:
-    """Remove *tenant*'s entries older than *keep*; returns how many. *connection* is the system role's."""
-    row = connection.execute("SELECT axis.audit_prune(%s, %s)", (tenant, now - keep)).fetchone()
-    return int(row[0]) if row else 0
+    """Remove *tenant*'s entries older than *keep*; returns how many. *connection* is the system role's.
+
+    What goes is a beginning of the chain, never a hole in it; the checkpoint it leaves lets the rest verify. That it went is itself an entry.
+
+    Raises:
+        ConfigError: *keep* is below a day: that is no retention but a removal of traces.
+    """
+    if keep < timedelta(days=1):
+        raise ConfigError(
+            what="the audit log cannot be pruned so short", why=f"keep={keep} is below a day", fix="keep what your retention promises"
+        )
+    with connection.transaction():
+        row = connection.execute("SELECT axis.audit_prune(%s, %s)", (tenant, now - keep)).fetchone()
+        removed = int(row[0]) if row else 0
+        if removed:
+            detail = {"removed": removed, "keep_seconds": int(keep.total_seconds())}
+            who = TenantId(tenant) if tenant else None
+            statement = _append(
+                AuditEvent(kind=EventKind.AUDIT_PRUNED, at=now, outcome=Outcome.ALLOWED, tenant=who, role="system", detail=detail)
+            )
+            connection.execute(statement.sql, statement.params)
+    return removed
 
 
 def _entries(connection: psycopg.Connection[Any], tenant: str) -> Iterator[AuditEntry]:

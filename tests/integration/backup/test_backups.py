@@ -106,7 +106,9 @@ def data_file(site: Site) -> Path:
     """The largest data file of the newest backup itself, as stored: what a restore cannot do without. Other tests take backups of their own before this one."""
     newest: str = site.backups.driver.inventory().newest.label
     folder: Path = next(path for path in site.repository.rglob(newest) if path.is_dir())
-    files: list[Path] = [path for path in folder.rglob("*") if path.is_file() and path.name != "catalogue" and not path.name.startswith("backup.")]
+    files: list[Path] = [
+        path for path in folder.rglob("*") if path.is_file() and path.name != "catalogue" and not path.name.startswith("backup.")
+    ]
     return max(files, key=lambda path: path.stat().st_size)
 
 

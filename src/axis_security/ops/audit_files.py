@@ -1,0 +1,145 @@
+"""The audit log outside the database: an export that verifies by itself, and the anchors that show a cut or a rewriting.
+
+Both are JSON Lines. An export holds for each tenant one line with the chain's start and head, then its entries byte for byte, so that whoever
+receives it can verify it with nothing but this module or fifty lines of their own: see docs/how-to/audit-log.md for the format.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, Final
+
+from axis_security.core.checks import CheckResult, Finding, Severity
+from axis_security.core.errors import ConfigError
+from axis_security.ops.audit import Anchor, AuditChain, AuditEntry, ChainState, verify_chain
+
+__all__ = ["FORMAT", "export_log", "read_anchors", "verify_export", "write_anchors"]
+
+FORMAT: Final = "axis-security/audit-export/v1"
+
+
+def export_log(chains: Iterable[AuditChain], out: IO[str]) -> int:
+    """Write *chains* to *out*; returns the number of entries. Streams: memory does not grow with the log."""
+    count = 0
+    for chain in chains:
+        head = chain.head
+        _line(
+            out,
+            {
+                "format": FORMAT,
+                "tenant": chain.tenant,
+                "start": {"number": chain.start.number, "hash": chain.start.hash.hex()},
+                "head": None if head is None else {"number": head.number, "hash": head.hash.hex()},
+            },
+        )
+        for entry in chain.entries:
+            _line(out, {"number": entry.number, "hash": entry.hash.hex(), "body": entry.body})
+            count += 1
+    return count
+
+
+def _line(out: IO[str], fields: dict[str, Any]) -> None:
+    out.write(json.dumps(fields, separators=(",", ":")) + "\n")
+
+
+def verify_export(lines: Iterable[str], *, kept: Sequence[Anchor] = ()) -> Iterator[CheckResult]:
+    """Verify an export without the database, one result for each tenant. Never raises, whatever the lines hold."""
+    source = _Lines(lines)
+    seen: set[str] = set()
+    while (header := source.take()) is not None:
+        try:
+            if header["format"] != FORMAT:
+                raise ValueError  # one answer for every malformed line
+            tenant = str(header["tenant"])
+            start = ChainState(number=int(header["start"]["number"]), hash=bytes.fromhex(header["start"]["hash"]))
+            head = Anchor(tenant=tenant, number=int(header["head"]["number"]), hash=bytes.fromhex(header["head"]["hash"]))
+        except (KeyError, TypeError, ValueError):
+            yield _broken(source.number, "it is no chain's beginning")
+            return
+        seen.add(tenant)
+        yield verify_chain(tenant, source.entries(tenant), start=start, anchors=kept, head=head)
+        for _ in source.entries(tenant):  # what a broken chain left unread
+            pass
+        if source.broken:
+            yield _broken(source.number, "it is no entry")
+            return
+    for tenant in sorted({anchor.tenant for anchor in kept} - seen):
+        yield _broken(source.number, f"an anchor names the chain of `{tenant}`, which the export lacks")
+
+
+class _Lines:
+    """JSON Lines with one line of look-ahead."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = iter(lines)
+        self._next: dict[str, Any] | None = None
+        self.number = 0
+        self.broken = False
+
+    def take(self) -> dict[str, Any] | None:
+        """The next line, or ``None`` at the end."""
+        if self._next is not None:
+            line, self._next = self._next, None
+            return line
+        for text in self._lines:
+            self.number += 1
+            try:
+                fields = json.loads(text)
+            except ValueError:
+                fields = None
+            return fields if isinstance(fields, dict) else {}
+        return None
+
+    def entries(self, tenant: str) -> Iterator[AuditEntry]:
+        """Entries up to the next chain's beginning."""
+        while (fields := self.take()) is not None:
+            if "format" in fields:
+                self._next = fields
+                return
+            try:
+                entry = AuditEntry(
+                    tenant=tenant, number=int(fields["number"]), body=str(fields["body"]), hash=bytes.fromhex(fields["hash"])
+                )
+            except (KeyError, TypeError, ValueError):
+                self.broken = True
+                return
+            yield entry
+
+
+def _broken(line: int, why: str) -> CheckResult:
+    finding = Finding(
+        code="audit.export_malformed",
+        severity=Severity.ERROR,
+        object=f"line {line}",
+        what="the export is damaged or incomplete",
+        why=why,
+        fix="export again, and compare",
+    )
+    return CheckResult(name="audit.export", ok=False, seen=f"broken at line {line}", findings=(finding,))
+
+
+def write_anchors(path: Path, anchors: Iterable[Anchor], *, at: str) -> int:
+    """Add the heads of all chains to *path*, one line each, with the time *at*; returns how many. Keep the file where the database's owner cannot write."""
+    heads = list(anchors)
+    with path.open("a", encoding="utf-8") as file:
+        for anchor in heads:
+            _line(file, {"at": at, "tenant": anchor.tenant, "number": anchor.number, "hash": anchor.hash.hex()})
+    return len(heads)
+
+
+def read_anchors(path: Path) -> list[Anchor]:
+    """Every anchor of *path*.
+
+    Raises:
+        ConfigError: it is unreadable, or a line is no anchor.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        found = [json.loads(line) for line in lines if line]
+        return [Anchor(tenant=str(each["tenant"]), number=int(each["number"]), hash=bytes.fromhex(each["hash"])) for each in found]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            what=f"`{path}` holds no anchors", why=type(error).__name__, fix="give the file that `axis-security audit anchors` wrote"
+        ) from None
