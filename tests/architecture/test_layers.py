@@ -27,6 +27,7 @@ DRIVER_FILES = {
     "crypto/keystore.py": "the key table's driver",
     "crypto/reencrypt.py": "walks tables",
     "ops/audit_postgres.py": "the audit log's driver",
+    "ops/copy_out.py": "reads the rows of COPY",
     "ops/export.py": "streams tables",
     "ops/workspaces.py": "deletes from tables",
     "ops/tls/dsn.py": "libpq's own parser reads connection strings",

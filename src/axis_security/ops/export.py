@@ -10,11 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from itertools import islice
-from typing import IO, Any, Final, LiteralString, Protocol, cast
+from typing import IO, Any, BinaryIO, Final, LiteralString, Protocol, cast
 
 import psycopg
 from psycopg import sql
@@ -22,15 +21,18 @@ from psycopg import sql
 from axis_security.core.context import current_principal
 from axis_security.core.errors import AxisError, Denied
 from axis_security.core.events import AuditEvent, EventKind, Outcome
+from axis_security.core.principal import Principal
+from axis_security.crypto.keyring import KeyRing
+from axis_security.crypto.stream import HEADER_BYTES, ObjectName, ObjectSeal, SealedWriter, object_key_id, open_all
+from axis_security.ops.copy_out import CopyOut
 from axis_security.rbac.decision import PermissionDenied
 from axis_security.rbac.guard import decide
 from axis_security.rbac.policy import MANAGE_USERS, Policy
 
-__all__ = ["ConnectionSource", "ExportFailed", "ExportIncomplete", "ExportTable", "Exported", "export_workspace"]
+__all__ = ["ConnectionSource", "ExportFailed", "ExportIncomplete", "ExportTable", "Exported", "export_workspace", "open_export"]
 
-_ROWS_AT_ONCE: Final = 256
-"""Rows joined into one write; memory is bounded by this many of the widest rows."""
-_ROWS_PER_REPORT: Final = 256 * 64
+_BUCKET: Final = "axis.exports"
+_ROWS_PER_REPORT: Final = 16_384
 _FORMATS: Final[Mapping[str, LiteralString]] = {
     # JSON text holds no control characters, so this quoting never quotes: each line is one JSON object, byte for byte.
     "jsonl": "COPY (SELECT pg_catalog.row_to_json(r) FROM {} r) TO STDOUT (FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02', ENCODING 'UTF8')",
@@ -83,6 +85,7 @@ def export_workspace(
     policy: Policy,
     export: str,
     formats: Sequence[str] = ("jsonl", "csv"),
+    ring: KeyRing | None = None,
     progress: Callable[[str, int], None] | None = None,
 ) -> Exported:
     """Write the acting principal's workspace to *out* (any writable binary file; it need not seek).
@@ -91,6 +94,9 @@ def export_workspace(
         tables: every protected table (``tenancy.model()`` lists them).
         export: an id of this export, for the audit event and the manifest.
         formats: ``jsonl``, ``csv`` or both. Entries are stored, not compressed, so that the disk or the network sets the pace.
+        ring: seals the zip under the tenant's key (AXO1, bound to tenant and *export*); :func:`open_export` opens it. Without one it is plain: then
+            *out* should be the person's own connection, or a sealed object (:meth:`SealedObjects.open_write
+            <axis_security.crypto.objects.SealedObjects.open_write>`).
         progress: told a table's name and its rows so far, now and then.
 
     Raises:
@@ -98,11 +104,10 @@ def export_workspace(
         PermissionDenied: the principal does not hold ``users.manage``.
         ExportIncomplete: it may not read some table in full.
         ExportFailed: the database broke off.
+        KeyMissing, KeyShredded, KmsUnavailable, LedgerUnavailable: there is no key to seal with; nothing was written.
     """
-    principal = current_principal()
-    decision = decide(principal, policy.caps[MANAGE_USERS])
-    if not decision.allowed:
-        raise PermissionDenied(decision)
+    principal = _may_export(policy)
+    seal = None if ring is None else ring.object(_name(principal, export))
     try:
         with source.connection() as conn:
             level_before, conn.isolation_level = conn.isolation_level, psycopg.IsolationLevel.REPEATABLE_READ
@@ -119,8 +124,9 @@ def export_workspace(
                             export=export,
                         )
                     )
-                    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-                        return _write(archive, cursor, tables, formats, {"export": export, "tenant": principal.tenant.text}, progress)
+                    head = {"export": export, "tenant": principal.tenant.text}
+                    with _sealed(out, seal) as sink, zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
+                        return _write(archive, cursor, tables, formats, head, progress)
             finally:
                 conn.isolation_level = level_before
     except psycopg.Error as error:
@@ -130,6 +136,44 @@ def export_workspace(
             fix="throw the file away and export again",
             facts={"sqlstate": error.sqlstate, "export": export},
         ) from None
+
+
+def open_export(source: BinaryIO, sink: IO[bytes], *, ring: KeyRing, policy: Policy, export: str) -> int:
+    """Open the sealed export *export* of the acting principal's workspace into *sink*; returns the bytes of the zip.
+
+    *source* is read from its first byte. *sink* holds a beginning until this returns: publish what it got only then.
+
+    Raises:
+        PrincipalRequired, PermissionDenied: as :func:`export_workspace`.
+        SealError: it is not whole, not this workspace's, another export, was changed, or its key is gone.
+    """
+    name = _name(_may_export(policy), export)
+    source.seek(0)
+    header = source.read(HEADER_BYTES)
+    seal = ring.object(name, key_id=object_key_id(header, name=name.label))
+    source.seek(0)
+    return open_all(source, sink, seal)
+
+
+def _may_export(policy: Policy) -> Principal:
+    principal = current_principal()
+    decision = decide(principal, policy.caps[MANAGE_USERS])
+    if not decision.allowed:
+        raise PermissionDenied(decision)
+    return principal
+
+
+def _name(principal: Principal, export: str) -> ObjectName:
+    return ObjectName(tenant=principal.tenant.text, bucket=_BUCKET, key=export)
+
+
+@contextmanager
+def _sealed(out: IO[bytes], seal: ObjectSeal | None) -> Iterator[IO[bytes]]:
+    if seal is None:
+        yield out
+        return
+    with SealedWriter(out, seal) as writer:  # finalized on a clean end only: what broke off never opens as whole
+        yield cast("IO[bytes]", writer)
 
 
 def _check_complete(cursor: psycopg.Cursor[Any], tables: Sequence[ExportTable]) -> None:
@@ -159,20 +203,17 @@ def _write(
         columns[title] = _columns(cursor, table)
         for form in formats:
             name = f"{title}.{form}"
-            digest, size = hashlib.sha256(), 0
-            copy_sql = sql.SQL(_FORMATS[form]).format(sql.Identifier(table.schema, table.name))
-            seen = 0
-            with archive.open(name, "w", force_zip64=True) as entry, cursor.copy(copy_sql) as copy:
-                lines = iter(copy)
-                # Joined in C: a Python statement for every row would cost as much as the server's work.
-                while block := b"".join(islice(lines, _ROWS_AT_ONCE)):
+            digest, size, told = hashlib.sha256(), 0, 0
+            copy = CopyOut(cursor, sql.SQL(_FORMATS[form]).format(sql.Identifier(table.schema, table.name)))
+            with archive.open(name, "w", force_zip64=True) as entry:
+                for block in copy:
                     digest.update(block)
                     entry.write(block)
                     size += len(block)
-                    seen += _ROWS_AT_ONCE
-                    if progress is not None and seen % _ROWS_PER_REPORT == 0:
-                        progress(title, seen)
-            counted = cursor.rowcount
+                    if progress is not None and copy.seen - told >= _ROWS_PER_REPORT:
+                        told = copy.seen
+                        progress(title, told)
+            counted = copy.rows or 0
             if rows.setdefault(title, counted) != counted:
                 raise ExportFailed(what="the export broke off", why=f"`{title}` was read twice with different results", fix="export again")
             files.append({"file": name, "rows": counted, "bytes": size, "sha256": digest.hexdigest()})

@@ -12,6 +12,7 @@ import tracemalloc
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -19,13 +20,17 @@ import pytest
 import sqlalchemy as sa
 
 from axis_security import Principal, acting_as
-from axis_security.core.events import AuditEvent, EventKind
+from axis_security.core.events import AuditEvent, EventKind, NullSink
+from axis_security.core.ids import TenantId
 from axis_security.core.schema import DatabaseRoles
-from axis_security.ops.export import ExportIncomplete, ExportTable, export_workspace
+from axis_security.crypto import FileShredLedger, KeyRing, KeyShredded, SealError, WrongContext
+from axis_security.ops.copy_out import CopyOut
+from axis_security.ops.export import ExportFailed, ExportIncomplete, ExportTable, export_workspace, open_export
 from axis_security.rbac import Capabilities, PermissionDenied, Policy, Role, allow, owns
 from axis_security.rls.sealed import SealKey, SealKeyring
 from axis_security.rls.tenancy import Tenancy
 from axis_security.testing.cluster import Cluster
+from axis_security.testing.crypto import FakeKms, MemoryKeyStore
 
 ROWS = 20_000
 NASTY = 'quote " comma , newline \n tab \t back\\slash nul-like \\0 é € \\.'
@@ -169,3 +174,97 @@ def test_memory_does_not_grow_with_the_rows(shop: Shop) -> None:
         tracemalloc.stop()
     assert out.size > 1_500_000
     assert peak < 1_500_000
+
+
+@pytest.fixture
+def ring(tmp_path: Path) -> KeyRing:
+    """Keys of both tenants."""
+    made = KeyRing(
+        store=MemoryKeyStore(), service=FakeKms(), ledger=FileShredLedger(tmp_path / "ledger", create=True), sink=NullSink()
+    )  # fmt: skip
+    for tenant in ("t0", "t1"):
+        made.create(TenantId(tenant))
+    return made
+
+
+def sealed(shop: Shop, ring: KeyRing, export: str) -> io.BytesIO:
+    """An export of t1's, sealed."""
+    out = io.BytesIO()
+    with acting_as(Principal(tenant="t1", user="u", role="owner")):
+        export_workspace(out, source=shop, tables=TABLES, policy=shop.policy, export=export, ring=ring)
+    return out
+
+
+def test_a_sealed_export_opens_for_its_workspace_alone(shop: Shop, ring: KeyRing) -> None:
+    """Nothing readable lies on the disk; who may export there opens it, also after a rotation; nobody else, and not under another export's name."""
+    out, opened = sealed(shop, ring, "e4"), io.BytesIO()
+    assert out.getvalue()[:1] == b"\xa2"
+    assert not any(text in out.getvalue() for text in (b"PK\x03\x04", b"manifest", b"tenant_id", b"comma"))
+    ring.rotate(TenantId("t1"))
+    with acting_as(Principal(tenant="t1", user="u", role="owner")):
+        assert open_export(out, opened, ring=ring, policy=shop.policy, export="e4") == len(opened.getvalue())
+    with zipfile.ZipFile(opened) as archive:
+        assert archive.testzip() is None
+        assert json.loads(archive.read("manifest.json"))["tenant"] == "t1"
+    for tenant, role, export, error in (
+        ("t0", "owner", "e4", WrongContext),
+        ("t1", "owner", "e5", WrongContext),
+        ("t1", "viewer", "e4", PermissionDenied),
+    ):
+        with acting_as(Principal(tenant=tenant, user="u", role=role)), pytest.raises(error):
+            open_export(out, io.BytesIO(), ring=ring, policy=shop.policy, export=export)
+
+
+def test_a_sealed_export_that_was_cut_or_changed_does_not_open(shop: Shop, ring: KeyRing) -> None:
+    """The end missing, or one bit flipped: refused. After shredding it is gone, wherever copies lie."""
+    whole = sealed(shop, ring, "e6").getvalue()
+    owner = Principal(tenant="t1", user="u", role="owner")
+    for damaged in (whole[: len(whole) // 2], whole[:-1], whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:]):
+        with acting_as(owner), pytest.raises(SealError):
+            open_export(io.BytesIO(damaged), io.BytesIO(), ring=ring, policy=shop.policy, export="e6")
+    ring.shred(TenantId("t1"), reason="the workspace is gone")
+    with acting_as(owner), pytest.raises(KeyShredded):
+        open_export(io.BytesIO(whole), io.BytesIO(), ring=ring, policy=shop.policy, export="e6")
+
+
+def test_an_export_that_breaks_off_is_no_export(shop: Shop, ring: KeyRing) -> None:
+    """The server ends the connection midway: a typed error with its SQLSTATE, and what was written does not open."""
+    out = io.BytesIO()
+
+    def kill(_: str, __: int) -> None:
+        with psycopg.connect(shop.cluster.dsn(shop.name), autocommit=True) as admin:
+            admin.execute(
+                "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE usename = %s AND datname = %s",
+                (shop.tenancy.roles.app, shop.name),
+            )
+
+    with acting_as(Principal(tenant="t1", user="u", role="owner")):
+        with pytest.raises(ExportFailed):
+            export_workspace(out, source=shop, tables=TABLES * 2, policy=shop.policy, export="e7", ring=ring, progress=kill)
+        assert len(out.getvalue()) > 500_000, "it had begun"
+        with pytest.raises(SealError):
+            open_export(out, io.BytesIO(), ring=ring, policy=shop.policy, export="e7")
+
+
+def test_copy_out_gives_what_copy_gives(shop: Shop) -> None:
+    """Byte for byte psycopg's own rows; left early the connection goes on; a failure within the rows is a typed error, and no count is believed."""
+    statement = psycopg.sql.SQL("COPY (SELECT id, body FROM notes ORDER BY id) TO STDOUT (FORMAT csv, HEADER)")
+    with psycopg.connect(shop.cluster.dsn(shop.name)) as conn, conn.cursor() as cursor:
+        with cursor.copy(statement) as copy:
+            wanted = b"".join(copy)
+        out = CopyOut(cursor, statement)
+        assert b"".join(out) == wanted
+        assert (out.rows, out.seen) == (ROWS, ROWS + 1)
+        left = iter(CopyOut(cursor, statement))
+        next(left)
+        left.close()  # type: ignore[attr-defined]  # it is a generator
+        assert conn.info.transaction_status is not psycopg.pq.TransactionStatus.ACTIVE, "cancelled, or drained"
+        conn.rollback()
+        empty = CopyOut(cursor, psycopg.sql.SQL("COPY (SELECT 1 WHERE false) TO STDOUT"))
+        assert (list(empty), empty.rows) == ([], 0)
+        failing = CopyOut(cursor, psycopg.sql.SQL("COPY (SELECT 1 / (5000 - i) FROM generate_series(1, 9000) i) TO STDOUT"))
+        with pytest.raises(psycopg.Error) as caught:
+            list(failing)
+        assert (caught.value.sqlstate, failing.rows) == ("22012", None)
+        conn.rollback()
+        assert conn.execute("SELECT 1").fetchone() == (1,)
