@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import traceback
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,19 +26,37 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names())}; all of them if none is named")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--quick", action="store_true", help="fewer rounds; not for quoting")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="write the JSON here as well, after every row")
     options = parser.parse_args()
     unknown = sorted(set(options.names) - set(names()))
     if unknown:
         parser.error(f"no such benchmark: {', '.join(unknown)}")
     rows: list[Row] = []
+    broken: list[str] = []
     for name in options.names or names():
         print(f"measuring {name} …", file=sys.stderr)
-        rows += import_module(f"benchmarks.{name}").run(Settings(quick=options.quick))
+        try:
+            for row in import_module(f"benchmarks.{name}").run(Settings(quick=options.quick)):
+                rows.append(row)
+                print(f"  {row.case}: {row.ours:.4g} {row.unit} ({'met' if row.met else 'MISSED'}: {row.target})", file=sys.stderr)
+                if options.out is not None:
+                    options.out.write_text(_document(rows), encoding="utf-8")
+        except Exception:  # one that breaks must not take the figures of the others with it
+            if len(options.names) == 1:
+                raise
+            broken.append(name)
+            traceback.print_exc()
     if options.json:
-        print(json.dumps({"machine": machine(), "rows": [row.as_dict() for row in rows]}, indent=2))
+        print(_document(rows))
     else:
         _table([row.as_dict() for row in rows])
-    return 0 if all(row.met for row in rows) else 1
+    for name in broken:
+        print(f"BROKEN: {name} did not finish; see above", file=sys.stderr)
+    return 0 if not broken and all(row.met for row in rows) else 1
+
+
+def _document(rows: list[Row]) -> str:
+    return json.dumps({"machine": machine(), "rows": [row.as_dict() for row in rows]}, indent=2)
 
 
 def _table(rows: list[dict[str, Any]]) -> None:
@@ -61,7 +80,7 @@ def _table(rows: list[dict[str, Any]]) -> None:
             f"{row['spread'][0]:g}…{row['spread'][1]:g}",
             f"[{colour}]{row['target']}[/]",
         )
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 240)
     console.print(table)
     console.print(" ".join(f"{key}={value}" for key, value in machine().items()), style="dim")
 

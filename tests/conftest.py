@@ -14,7 +14,7 @@ from axis_security.testing.cluster import Cluster
 from axis_security.testing.servers import OpenBao, PgBouncer, Process, ServiceMissing, TlsCluster, Valkey
 from axis_security.testing.valkey_cluster import ValkeyCluster
 
-settings.register_profile("ci", max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=False)
+settings.register_profile("ci", max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=False)
 settings.register_profile("nightly", max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("AXIS_TEST_PROFILE", "ci"))
 
