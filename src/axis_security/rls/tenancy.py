@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, MetaData, Table
 
     from axis_security.core.ids import TenantId
+    from axis_security.rls.audit.report import AuditReport
 
 __all__ = ["Tenancy"]
 
@@ -190,11 +191,32 @@ class Tenancy:
             UndeclaredTable: tables of the metadata are neither protected nor open.
             MissingTable: declared tables do not exist in the database.
         """
+        declaration = self._declaration(parts)
+        return run(connection, lambda: plan_flow(declaration), keep=False)
+
+    def audit(self, connection: Any, *, accept: Mapping[str, str] | None = None, parts: Sequence[SchemaPart] = ()) -> AuditReport:
+        """Compare the live database with this declaration and with the rules of row-level security; writes nothing that stays.
+
+        Args:
+            connection: as for :meth:`plan`.
+            accept: findings to set aside, each with the reason: by code, or by code and object with a space between.
+            parts: as for :meth:`plan`.
+
+        Raises:
+            UndeclaredTable: tables of the metadata are neither protected nor open.
+            MissingTable: declared tables do not exist in the database.
+            ConfigError: an accepted finding has no reason, or names no rule.
+        """
+        from axis_security.rls.audit.engine import declared_audit_flow
+
+        declaration = self._declaration(parts)
+        return run(connection, lambda: declared_audit_flow(declaration, accept=accept), keep=False)
+
+    def _declaration(self, parts: Sequence[SchemaPart]) -> Declaration:
         model = self.model()
         below = any(isinstance(declared.shape, Protected) and declared.shape.below for declared in model.tables)
         own = (base_part(self.key_type), *((hierarchy_part(self.key_type),) if below else ()))
-        declaration = Declaration(model=model, parts=(*own, *self.parts, *parts), keyring=self.seal)
-        return run(connection, lambda: plan_flow(declaration), keep=False)
+        return Declaration(model=model, parts=(*own, *self.parts, *parts), keyring=self.seal)
 
     def install(self, target: T, *, system: Any = None, sink: EventSink | None = None, clock: Clock = SYSTEM_CLOCK) -> T:
         """Bind every transaction of *target* to the acting principal, from its BEGIN on; returns *target* (for a connection class, the class to use).
