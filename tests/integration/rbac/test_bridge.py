@@ -64,7 +64,8 @@ class Bridge:
     def tenancy(self, policy: Policy) -> Tenancy:
         """The table under *policy*."""
         tenancy = Tenancy(self.metadata, key="tenant_id", policy=policy, roles=self.roles, seal=self.keyring)
-        tenancy.protect(self.table, **{"read" if name == "select" else name: policy.caps[f"notes.{name}"] for name in COMMANDS})
+        read, insert, update, delete = (policy.caps[f"notes.{name}"] for name in ("select", "insert", "update", "delete"))
+        tenancy.protect(self.table, read=read, insert=insert, update=update, delete=delete)
         return tenancy
 
     def apply(self, policy: Policy) -> None:
