@@ -80,7 +80,15 @@ def install_engine(engine: Engine | AsyncEngine, *, binder: Binder, posture: Pos
         with driver.upkeep(dialect.get_driver_connection(connection)):
             return ping(connection)
 
+    to_savepoint: Callable[[Any, str], None] = dialect.do_rollback_to_savepoint
+
+    def guarded_to_savepoint(connection: Any, name: str) -> None:
+        # Undoing must work for whoever cleans up: a session rolled back after its principal has left undoes its savepoints first.
+        with driver.upkeep(connection.connection.driver_connection):
+            to_savepoint(connection, name)
+
     _INSTALLED[dialect] = binder
     event.listen(sync, "connect", on_connect)
     event.listen(sync, "checkout", on_checkout)
     dialect.do_ping = guarded_ping  # type: ignore[method-assign, assignment]
+    dialect.do_rollback_to_savepoint = guarded_to_savepoint  # type: ignore[method-assign]

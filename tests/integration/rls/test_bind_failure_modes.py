@@ -1,4 +1,5 @@
-"""The runtime failure modes of tenant binding, each on a pool of one connection, each with a control that shows it can happen.
+"""The runtime failure modes of tenant binding, each on a pool of one connection. Where the fault is one of binding, a control shows it here;
+where it is one of the statement (savepoints, autocommit, threads), the attack gallery holds the control.
 
 The control is an engine that binds the way faulty code does: a setting of the session, made when somebody is acting, that stays.
 """
