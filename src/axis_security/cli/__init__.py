@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "passwords": "Calibrate the cost of a hash; build the breached-password filter.",
     "rbac": "Show the policy as a table; explain a decision.",
     "report": "Show which requirements of ASVS are held, and by which test.",
+    "rls": "Audit row-level security; show who sees what of a table.",
     "secrets": "Mint keys, and find secrets in source.",
     "tenant": "Export, suspend, resume or erase a workspace.",
     "tls": "Probe endpoints and connection strings for TLS 1.3.",

@@ -1,0 +1,147 @@
+"""``axis-security rls``: audit a live schema; show who sees what of a table."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from axis_security.rls.tenancy import Tenancy
+
+_TENANCY = click.option("--tenancy", "declared", metavar="MODULE:NAME", help="The host's Tenancy; without it, what can be inferred is.")
+_KEY = click.option("--key", help="The tenant column, where it cannot be inferred.")
+_APP = click.option("--app", multiple=True, help="A role that serves tenants; repeatable.")
+_SYSTEM = click.option("--system", multiple=True, help="A role that is meant to see every tenant; repeatable.")
+
+
+@click.group("rls")
+def command() -> None:
+    """Audit row-level security, and show what it does. DSN is a libpq string or a postgresql:// URL; empty reads PGHOST and its kind."""
+
+
+@command.command("audit")
+@click.argument("dsn", default="")
+@_TENANCY
+@_KEY
+@_APP
+@_SYSTEM
+@click.option("--schema", "schemas", multiple=True, help="Look at this schema only; repeatable.")
+@click.option("--format", "form", type=click.Choice(["table", "json", "sarif", "github", "junit"]), default="table", show_default=True)
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write there instead of to standard output.")
+@click.option(
+    "--accept", multiple=True, metavar="CODE=REASON", help="Set findings aside: `CODE=reason` or `CODE OBJECT=reason`; repeatable."
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice(["error", "warning", "never"]),
+    default="error",
+    show_default=True,
+    help="From which severity on the exit status is 1.",
+)
+def audit(
+    dsn: str,
+    *,
+    declared: str | None,
+    key: str | None,
+    app: tuple[str, ...],
+    system: tuple[str, ...],
+    schemas: tuple[str, ...],
+    form: str,
+    output: Path | None,
+    accept: tuple[str, ...],
+    fail_on: str,
+) -> None:
+    """Say what is wrong with the row-level security of a database, and the SQL that fixes it. Nothing is written there."""
+    from axis_security.rls.audit.engine import audit_schema
+    from axis_security.rls.audit.formats import FORMATS
+
+    accepted = dict(_pair(text) for text in accept)
+    with _connect(dsn) as connection:
+        if declared is not None:
+            report = _tenancy(declared).audit(connection, accept=accepted)
+        else:
+            report = audit_schema(connection, key=key, app=app, system=system, schemas=schemas, accept=accepted)
+    text = FORMATS[form](report)
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        output.write_text(text, encoding="utf-8")
+    bad = {"error": not report.ok, "warning": any(f.severity != "info" for f in report.findings), "never": False}[fail_on]
+    sys.exit(1 if bad else 0)
+
+
+@command.command("show")
+@click.argument("table")
+@click.argument("dsn", default="")
+@_TENANCY
+@_KEY
+@_APP
+@_SYSTEM
+@click.option("--format", "form", type=click.Choice(["text", "html", "svg", "json"]), default="text", show_default=True)
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write there instead of to standard output.")
+def show(
+    table: str,
+    dsn: str,
+    *,
+    declared: str | None,
+    key: str | None,
+    app: tuple[str, ...],
+    system: tuple[str, ...],
+    form: str,
+    output: Path | None,
+) -> None:
+    """Draw who sees what of TABLE: a matrix of roles and commands, worked out from the live catalog."""
+    from axis_security.rls.audit.engine import scope_of
+    from axis_security.rls.audit.show import VIEWS, show_table
+
+    scope = None if declared is None else scope_of(_tenancy(declared).model())
+    with _connect(dsn) as connection:
+        matrix = show_table(connection, table, key=key, app=app, system=system, scope=scope)
+    text = json.dumps(matrix.as_dict(), indent=2) + "\n" if form == "json" else VIEWS[form](matrix)
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        output.write_text(text, encoding="utf-8")
+
+
+def _connect(dsn: str) -> Any:
+    import psycopg
+
+    from axis_security.core.errors import Unavailable
+
+    # What SQLAlchemy calls its driver is nothing that libpq knows.
+    scheme, separator, rest = dsn.partition("://")
+    url = scheme.partition("+")[0] + separator + rest if separator else dsn
+    try:
+        return psycopg.connect(url)
+    except psycopg.Error as error:
+        raise Unavailable(
+            what="no connection to the database", why=type(error).__name__, fix="check the DSN: host, port, dbname, user; try it with psql"
+        ) from None
+
+
+def _tenancy(name: str) -> Tenancy:
+    from axis_security.rls.tenancy import Tenancy
+
+    module, _, attribute = name.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = getattr(import_module(module), attribute or "tenancy")
+    except (ImportError, AttributeError, ValueError) as error:
+        raise click.BadParameter(f"cannot load a tenancy from {name}: {error}", param_hint="--tenancy") from None
+    if not isinstance(found, Tenancy):
+        raise click.BadParameter(f"{name} is a {type(found).__name__}, not a Tenancy", param_hint="--tenancy")
+    return found
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, separator, reason = text.partition("=")
+    if not separator or not reason.strip():
+        raise click.BadParameter("write it as CODE=REASON", param_hint="--accept")
+    return name.strip(), reason.strip()
