@@ -28,15 +28,27 @@ from axis_security.ops.copy_out import CopyOut
 from axis_security.rbac.decision import PermissionDenied
 from axis_security.rbac.guard import decide
 from axis_security.rbac.policy import MANAGE_USERS, Policy
+from axis_security.rls.model import Protected
+from axis_security.rls.predicate import own_rows
+from axis_security.rls.tenancy import Tenancy
 
-__all__ = ["ConnectionSource", "ExportFailed", "ExportIncomplete", "ExportTable", "Exported", "export_workspace", "open_export"]
+__all__ = [
+    "ConnectionSource",
+    "ExportFailed",
+    "ExportIncomplete",
+    "ExportTable",
+    "Exported",
+    "export_tables",
+    "export_workspace",
+    "open_export",
+]
 
 _BUCKET: Final = "axis.exports"
 _ROWS_PER_REPORT: Final = 16_384
 _FORMATS: Final[Mapping[str, LiteralString]] = {
     # JSON text holds no control characters, so this quoting never quotes: each line is one JSON object, byte for byte.
-    "jsonl": "COPY (SELECT pg_catalog.row_to_json(r) FROM {} r) TO STDOUT (FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02', ENCODING 'UTF8')",
-    "csv": "COPY (SELECT * FROM {}) TO STDOUT (FORMAT csv, HEADER, ENCODING 'UTF8')",
+    "jsonl": "COPY (SELECT pg_catalog.row_to_json(r) FROM {} AS r{}) TO STDOUT (FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02', ENCODING 'UTF8')",
+    "csv": "COPY (SELECT * FROM {} AS r{}) TO STDOUT (FORMAT csv, HEADER, ENCODING 'UTF8')",
 }
 
 
@@ -54,11 +66,36 @@ class ExportIncomplete(Denied):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportTable:
-    """A protected table, and the capability that reading it takes (``None``: none)."""
+    """A protected table; :func:`export_tables` makes them.
+
+    Args:
+        schema, name: which.
+        read: the capability that reading it takes; ``None``: none.
+        own: SQL over the alias ``r``, for a table where more may be read than is the workspace's own. Never from a request.
+        left_out: why it is not in the export; the manifest says so.
+    """
 
     schema: str
     name: str
     read: str | None = None
+    own: str | None = None
+    left_out: str | None = None
+
+
+def export_tables(tenancy: Tenancy) -> list[ExportTable]:
+    """Every protected table of *tenancy*: of each the workspace's own rows, not what is shared with it or stands below it.
+
+    A table of which everybody sees their own rows alone is left out, for nobody could export it whole.
+    """
+    model = tenancy.model()
+    found = []
+    for name, declared in model.protected().items():
+        shape = declared.shape
+        if isinstance(shape, Protected):
+            own = own_rows(model, name, "r") if shape.via is not None or shape.reads_further else None
+            left_out = None if shape.owner is None else "its rows belong to single users, and can be read by them alone"
+            found.append(ExportTable(schema=name[0], name=name[1], read=shape.access.select, own=own, left_out=left_out))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +128,7 @@ def export_workspace(
     """Write the acting principal's workspace to *out* (any writable binary file; it need not seek).
 
     Args:
-        tables: every protected table (``tenancy.model()`` lists them).
+        tables: every protected table, as :func:`export_tables` lists them.
         export: an id of this export, for the audit event and the manifest.
         formats: ``jsonl``, ``csv`` or both. Entries are stored, not compressed, so that the disk or the network sets the pace.
         ring: seals the zip under the tenant's key (AXO1, bound to tenant and *export*); :func:`open_export` opens it. Without one it is plain: then
@@ -177,7 +214,7 @@ def _sealed(out: IO[bytes], seal: ObjectSeal | None) -> Iterator[IO[bytes]]:
 
 
 def _check_complete(cursor: psycopg.Cursor[Any], tables: Sequence[ExportTable]) -> None:
-    for capability in sorted({table.read for table in tables if table.read is not None}):
+    for capability in sorted({table.read for table in tables if table.read is not None and table.left_out is None}):
         # Asked of the database, whose answer counts: a conditional grant is no.
         if cursor.execute("SELECT axis.may(%s)", (capability,)).fetchone() != (True,):
             raise ExportIncomplete(
@@ -198,13 +235,18 @@ def _write(
     files: list[dict[str, Any]] = []
     rows: dict[str, int] = {}
     columns: dict[str, Any] = {}
+    left_out: dict[str, str] = {}
     for table in tables:
         title = f"{table.schema}.{table.name}"
+        if table.left_out is not None:
+            left_out[title] = table.left_out
+            continue
+        own = sql.SQL("" if table.own is None else f" WHERE {table.own}")
         columns[title] = _columns(cursor, table)
         for form in formats:
             name = f"{title}.{form}"
             digest, size, told = hashlib.sha256(), 0, 0
-            copy = CopyOut(cursor, sql.SQL(_FORMATS[form]).format(sql.Identifier(table.schema, table.name)))
+            copy = CopyOut(cursor, sql.SQL(_FORMATS[form]).format(sql.Identifier(table.schema, table.name), own))
             with archive.open(name, "w", force_zip64=True) as entry:
                 for block in copy:
                     digest.update(block)
@@ -219,7 +261,7 @@ def _write(
             files.append({"file": name, "rows": counted, "bytes": size, "sha256": digest.hexdigest()})
         if progress is not None:
             progress(title, rows.get(title, 0))
-    manifest = {"format": "axis-export/1", **head, "columns": columns, "files": files}
+    manifest = {"format": "axis-export/1", **head, "columns": columns, "files": files, "left_out": left_out}
     archive.writestr("manifest.json", json.dumps(manifest, indent=2, sort_keys=True) + "\n")
     return Exported(rows, manifest)
 

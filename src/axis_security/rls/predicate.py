@@ -8,9 +8,9 @@ from typing import Final
 
 from axis_security.core.grants import OwnedByUser
 from axis_security.core.ids import KeyType
-from axis_security.rls.model import Model, Protected, TableModel, Via, quote
+from axis_security.rls.model import Model, Name, Protected, TableModel, Via, quote
 
-__all__ = ["SELF", "PolicyModel", "policies_of", "tenant_default", "text_literal"]
+__all__ = ["SELF", "PolicyModel", "own_rows", "policies_of", "tenant_default", "text_literal"]
 
 SELF: Final = "\0self"
 """Stands for the table's own name in the text of a policy, where a sub-select would take a bare column for its own."""
@@ -95,6 +95,14 @@ def policies_of(model: Model, table: TableModel, shape: Protected) -> tuple[Poli
     )
 
 
+def own_rows(model: Model, name: Name, alias: str) -> str:
+    """The condition, over the protected table *name* under *alias*, that a row is the bound tenant's own and not one that it may only read."""
+    declared = model.protected()[name]
+    if not isinstance(declared.shape, Protected):
+        raise TypeError("only protected tables have own rows")
+    return _own(model, declared.table, declared.shape, "(SELECT axis.tenant_id())", f"{alias}.")
+
+
 def _own(model: Model, table: TableModel, shape: Protected, tenant: str, at: str) -> str:
     """The rows that belong to *tenant*; *at* prefixes the table's columns."""
     base = f"{at}{quote(model.key)} = {tenant}" if shape.via is None else _through(model, shape.via, tenant, at, _own)
@@ -120,7 +128,7 @@ def _readable(model: Model, table: TableModel, shape: Protected, tenant: str, at
 
 def _through(model: Model, via: Via, tenant: str, at: str, rows: Callable[[Model, TableModel, Protected, str, str], str]) -> str:
     # A name of its own at each depth, for a table may stand under another of the same name.
-    alias = f"axis_{1 + (0 if not at else int(at.removeprefix('axis_').removesuffix('.')))}"
+    alias = f"axis_{1 + (int(at.removeprefix('axis_').removesuffix('.')) if at.startswith('axis_') else 0)}"
     target = model.protected()[via.target]
     if not isinstance(target.shape, Protected):
         raise TypeError("only protected tables are leant on")

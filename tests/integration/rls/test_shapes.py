@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import secrets
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +17,11 @@ import sqlalchemy as sa
 
 from axis_security import Principal, acting_as
 from axis_security.core.errors import ConfigError
+from axis_security.core.events import NullSink
 from axis_security.core.ids import TenantId
 from axis_security.core.schema import DatabaseRoles
+from axis_security.ops.export import export_tables, export_workspace
+from axis_security.rbac import Capabilities, Policy, Role
 from axis_security.rls import SealKey, SealKeyring, Tenancy, UnusableTable
 from axis_security.testing.cluster import Cluster
 
@@ -317,3 +324,26 @@ def test_what_belongs_to_a_tenant_is_said_once_for_work_across_tenants(shapes: S
     engine.dispose()
     with pytest.raises(ConfigError, match="belongs to nobody"):
         shapes.tenancy.belongs(tables["country"], TenantId(BETA))
+
+
+def test_an_export_holds_what_is_the_workspaces_own(shapes: Shapes) -> None:
+    """Not the document that is shared with it, nor its pages, nor another user's drafts: the manifest says what is left out."""
+    caps = Capabilities(users=("manage",))
+    policy = Policy(caps, roles=[Role("owner", list(caps))], events=NullSink())
+    out = io.BytesIO()
+
+    class Source:
+        @contextlib.contextmanager
+        def connection(self) -> Iterator[psycopg.Connection[Any]]:
+            with psycopg.connect(shapes.cluster.dsn(shapes.name, user=shapes.tenancy.roles.app)) as conn:
+                yield shapes.tenancy.install(conn)
+
+    with acting_as(Principal(tenant=BETA, user=7, role="owner")):
+        done = export_workspace(out, source=Source(), tables=export_tables(shapes.tenancy), policy=policy, export="e1", formats=("jsonl",))
+    assert shapes.sees(BETA, "doc") == [10, 20, 21]
+    assert done.rows == {
+        "public.deal": 1, "public.doc": 2, "public.doc_share": 0, "public.invoice": 1, "public.line": 1, "public.note": 1, "public.page": 2, "public.reading": 1,
+    }  # fmt: skip
+    assert list(done.manifest["left_out"]) == ["public.draft"]
+    with zipfile.ZipFile(out) as archive:
+        assert [json.loads(line)["id"] for line in archive.read("public.page.jsonl").splitlines()] == [20, 21]
