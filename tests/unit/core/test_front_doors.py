@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-DOORS = ("axis_security", "axis_security.rls", "axis_security.auth", "axis_security.crypto", "axis_security.ops.backup", "axis_security.testing")
+DOORS = (
+    "axis_security",
+    "axis_security.rls",
+    "axis_security.auth",
+    "axis_security.crypto",
+    "axis_security.ops.backup",
+    "axis_security.testing",
+)
 
 
 @pytest.mark.parametrize("door", DOORS)
