@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "demo": "Attack one workspace from another, on a real PostgreSQL.",
     "disclosure": "Write and check security.txt (RFC 9116).",
     "keys": "Show, rotate, re-seal and shred the keys of tenants.",
+    "evidence": "Sign what was measured, for an auditor; show the control map.",
     "passwords": "Calibrate the cost of a hash; build the breached-password filter.",
     "rbac": "Show the policy as a table; explain a decision.",
     "report": "Show which requirements of ASVS are held, and by which test.",
@@ -24,6 +25,7 @@ COMMANDS: Final = {
     "secrets": "Mint keys, and find secrets in source.",
     "tenant": "Export, suspend, resume or erase a workspace.",
     "tls": "Probe endpoints and connection strings for TLS 1.3.",
+    "verify": "Measure every promise on the running system.",
 }
 """Every command with its one line; the module ``axis_security.cli.<name>`` has it as ``command``."""
 
