@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from axis_security.core.secret import Secret as Secret
     from axis_security.rbac.guard import public as public
     from axis_security.rbac.guard import requires as requires
+    from axis_security.wiring.axis import Axis as Axis
 
 __version__: Final = "0.1.0.dev0"
 
 _HOME: Final = {
     "Assurance": "axis_security.core.principal",
+    "Axis": "axis_security.wiring.axis",
     "AxisError": "axis_security.core.errors",
     "Principal": "axis_security.core.principal",
     "Secret": "axis_security.core.secret",
@@ -34,6 +36,7 @@ _HOME: Final = {
 
 __all__ = [
     "Assurance",
+    "Axis",
     "AxisError",
     "Principal",
     "Secret",

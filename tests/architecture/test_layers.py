@@ -38,6 +38,7 @@ DRIVER_FILES = {
     "rls/metadata.py": "reads the host's tables",
     "rls/migrate.py": "Alembic operations",
     "rls/plan.py": "talks to the connection it is given",
+    "wiring/sources.py": "takes psycopg connections out of engines",
 }
 DRIVERS = {"sqlalchemy", "psycopg", "psycopg_pool", "alembic", "asyncpg"}
 OPTIONAL = {

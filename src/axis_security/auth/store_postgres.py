@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from axis_security.auth.vault import vault_call
+from axis_security.auth.vault import VaultCall, vault_call
 from axis_security.core.errors import Unavailable
 from axis_security.core.flow import Rows, Statement
 
@@ -57,7 +57,14 @@ class PostgresVault:
                 connection broke midway, and nobody was let in.
             ConfigError: not a request of the vault.
         """
-        call = vault_call(request)
+        return self.carry_out(vault_call(request))
+
+    def carry_out(self, call: VaultCall) -> Any:
+        """One call that somebody else has worded, such as the gate's, which asks for a membership in the same round trip.
+
+        Raises:
+            Unavailable: as :meth:`perform`.
+        """
         tries = 0
         while True:
             tries += 1
@@ -87,7 +94,10 @@ class AsyncPostgresVault:
 
     async def perform(self, request: object) -> Any:
         """See :meth:`PostgresVault.perform`."""
-        call = vault_call(request)
+        return await self.carry_out(vault_call(request))
+
+    async def carry_out(self, call: VaultCall) -> Any:
+        """See :meth:`PostgresVault.carry_out`."""
         tries = 0
         while True:
             tries += 1

@@ -107,7 +107,7 @@ class Policy:
     ) -> None:
         self.caps: Final = caps
         self.clock: Final = clock
-        self.events: Final[EventSink] = LoggingSink() if events is None else events
+        self.events: EventSink = LoggingSink() if events is None else events
         self._holdings: Final[Mapping[str, Holding]] = _compile(caps, roles, MappingProxyType({}))
         self.order: Final = tuple(order)
         for name in self.order:
@@ -132,6 +132,10 @@ class Policy:
         self._cell: Final = in_force(caps)
         if self._cell.policy is None:
             self.activate()
+
+    def tell(self, events: EventSink) -> None:
+        """Write denials to *events* from now on: a policy is declared before there is a database to keep its log in."""
+        self.events = events
 
     @property
     def roles(self) -> tuple[str, ...]:
