@@ -14,6 +14,8 @@ from axis_security.rls import SealKeyring
 
 tenancy: Any = None
 """Set by the fixture: each test process has its own roles and seal key."""
+gate: Any = None
+"""Set by each test of requests."""
 
 
 class Book(models.Model):

@@ -30,7 +30,12 @@ def ready() -> None:
             "django.contrib.contenttypes",
             "tests.integration.adapters.django_site.SiteConfig",
         ],
-        AXIS_SECURITY={"TENANCY": "tests.integration.adapters.django_models.tenancy"},
+        AXIS_SECURITY={
+            "TENANCY": "tests.integration.adapters.django_models.tenancy",
+            "GATE": "tests.integration.adapters.django_models.gate",
+        },
+        ALLOWED_HOSTS=["app.example.com"],
+        LOGGING_CONFIG=None,
         DATABASES={},
     )
     django.setup()

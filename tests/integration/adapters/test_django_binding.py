@@ -30,10 +30,11 @@ from django.contrib.contenttypes.models import ContentType  # noqa: E402
 from django.core.management import call_command, load_command_class  # noqa: E402
 from django.core.management.commands.runserver import Command as DjangosOwn  # noqa: E402
 from django.db import DatabaseError, connection, connections, models, transaction  # noqa: E402
+from django.test import override_settings  # noqa: E402
 from tests.integration.adapters import django_models  # noqa: E402
 from tests.integration.adapters.django_models import Book, Country, Note  # noqa: E402
 
-from axis_security.adapters.django import ModelTenancy  # noqa: E402
+from axis_security.adapters.django import ModelTenancy, OwnerMigrates  # noqa: E402
 from axis_security.adapters.django.protect import model_metadata  # noqa: E402
 
 ACME = Principal(tenant=1, user=10, role="member")
@@ -365,6 +366,18 @@ def test_runserver_does_not_ask_as_the_app(made: tuple[str, str], cluster: Clust
         assert "owner" in command.stdout.getvalue()
         with pytest.raises(TenantNotBound):
             DjangosOwn().check_migrations()
+
+
+def test_migrations_keep_away_from_the_app_login(made: tuple[str, str], cluster: Cluster) -> None:
+    """With the router `makemigrations` does not ask a bound database; without it, it does, as nobody."""
+    owner = database(cluster, made[0], engine="django.db.backends.postgresql")
+    with databases({"default": database(cluster, made[0], user=made[1]), "owner": owner}):
+        with override_settings(DATABASE_ROUTERS=["axis_security.adapters.django.OwnerMigrates"]):
+            call_command("makemigrations", dry_run=True, stdout=io.StringIO())
+            assert OwnerMigrates().allow_migrate("default", "site") is False
+            assert OwnerMigrates().allow_migrate("owner", "site") is None
+        with pytest.raises(TenantNotBound):
+            call_command("makemigrations", dry_run=True, stdout=io.StringIO())
 
 
 def test_every_model_needs_a_decision() -> None:

@@ -8,7 +8,7 @@ import psycopg
 from django.core.management.base import BaseCommand
 from django.db import connections
 
-from axis_security.adapters.django.settings import tenancy
+from axis_security.adapters.django.settings import plan
 
 __all__ = ["Command"]
 
@@ -16,7 +16,7 @@ __all__ = ["Command"]
 class Command(BaseCommand):  # type: ignore[misc]  # Django ships no types
     """Prints the plan; ``--apply`` runs it in one transaction. Exit code 1 where something is left to do."""
 
-    help = "Prints, or applies, the plan that makes the database isolate tenants as AXIS_SECURITY['TENANCY'] declares."
+    help = "Prints, or applies, the plan that makes the database isolate tenants as AXIS_SECURITY declares."
     requires_migrations_checks = False
 
     def add_arguments(self, parser: Any) -> None:
@@ -32,10 +32,10 @@ class Command(BaseCommand):  # type: ignore[misc]  # Django ships no types
             name: params[name] for name in params if name not in {"context", "cursor_factory", "prepare_threshold", "client_encoding"}
         }
         with psycopg.connect(**wanted, autocommit=True) as connection:
-            plan = tenancy().plan(connection)
-            self.stdout.write(str(plan))
+            found = plan(connection)
+            self.stdout.write(str(found))
             if apply:
-                plan.apply(connection)
-                plan = tenancy().plan(connection)
-        if plan.steps:
+                found.apply(connection)
+                found = plan(connection)
+        if found.steps:
             raise SystemExit(1)
