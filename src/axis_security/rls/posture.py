@@ -22,7 +22,7 @@ from axis_security.core.events import (
 )
 from axis_security.core.schema import DatabaseRoles
 
-__all__ = ["VERSION_FLOOR", "Posture", "Seen", "ServerTooOld", "UnsafeRole"]
+__all__ = ["VERSION_FLOOR", "Posture", "Seen", "ServerTooOld", "SystemOnReplica", "UnsafeRole"]
 
 VERSION_FLOOR: Final = {14: 140019, 15: 150014, 16: 160010, 17: 170006, 18: 180000}
 """Lowest accepted ``server_version_num`` of each major: the minor that fixed CVE-2025-8713 (row security and statistics), which also has
@@ -41,10 +41,17 @@ class ServerTooOld(AxisError):
     code = "rls.server_too_old"
 
 
+class SystemOnReplica(AxisError):
+    """The system login was used on a streaming replica."""
+
+    code = "rls.system_on_replica"
+
+
 # `session_user` counts too: code that runs as a harmless role after SET ROLE is one RESET ROLE away from the login.
 _QUESTION: Final = """
 SELECT pg_catalog.json_build_object(
   'version', pg_catalog.current_setting('server_version_num')::int,
+  'standby', pg_catalog.pg_is_in_recovery(),
   'role', session_user,
   'is_super', pg_catalog.bool_or(r.rolsuper),
   'bypasses', pg_catalog.bool_or(r.rolbypassrls),
@@ -64,6 +71,7 @@ class Seen:
     bypasses: bool
     owns: bool
     memberships: Sequence[str]
+    standby: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +98,7 @@ class Posture:
         Raises:
             UnsafeRole: superuser, BYPASSRLS, owner (or a member of the owner) of tables with row security, or a member of a role it must not become.
             ServerTooOld: below :data:`VERSION_FLOOR`.
+            SystemOnReplica: the system login on a replica.
             CheckFailed: the answer makes no sense.
         """
         try:
@@ -121,6 +130,12 @@ class Posture:
                 what="the PostgreSQL server is too old to be trusted with row-level security",
                 why=f"it reports {version}; the lowest accepted is {floor or VERSION_FLOOR[14]}",
                 fix="update the server to the current minor release of a supported major",
+            )
+        if self.system and seen.standby:
+            return SystemOnReplica(
+                what="work across tenants does not run on a replica",
+                why="the server is a streaming replica: what it answers may be behind, and nothing done there can be kept in the audit log beside the data",
+                fix="give tenancy.install(…, system=…) an engine of the primary; tenants' reads may go to replicas",
             )
         reserved = {self.roles.owner, self.roles.guard} if self.system else {self.roles.owner, self.roles.guard, self.roles.system}
         if seen.is_super:
