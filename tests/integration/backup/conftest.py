@@ -10,7 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -164,6 +164,12 @@ def make_site(driver: str, helper: tuple[str, ...], *, bin_dir: Path | None = No
             yield site
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def make_archive() -> Callable[..., contextlib.AbstractContextManager[Site]]:
+    """Makes sites, for tests in other files that want one of their own."""
+    return make_site
 
 
 @pytest.fixture(params=["native", "pgbackrest"], scope="module")

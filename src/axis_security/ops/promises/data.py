@@ -85,7 +85,7 @@ def sealed_column(connect: Connect, table: str, column: str) -> Look:
             ((count, plain),) = rows(
                 connection,
                 f"SELECT count({column}), count(*) FILTER (WHERE {column} IS NOT NULL AND"  # plain names, checked above
-                f" (pg_catalog.substring({column} FROM 1 FOR 2) <> '\\xa101'::bytea OR pg_catalog.octet_length({column}) < 50)) FROM {table}",
+                f" (pg_catalog.substr({column}, 1, 2) <> '\\xa101'::bytea OR pg_catalog.octet_length({column}) < 50)) FROM {table}",
             )
         wrong = finding(
             "at_rest.plaintext",
