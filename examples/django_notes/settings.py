@@ -18,7 +18,6 @@ def _database(dsn: str, engine: str) -> dict[str, Any]:
 DATABASES = {"default": _database(os.environ["NOTES_DSN"], "axis_security.adapters.django.backend")}
 if "NOTES_OWNER_DSN" in os.environ:  # where migrations run; not where requests are served
     DATABASES["owner"] = _database(os.environ["NOTES_OWNER_DSN"], "django.db.backends.postgresql")
-
 DATABASE_ROUTERS = ["axis_security.adapters.django.OwnerMigrates"]
 
 INSTALLED_APPS = ["axis_security.adapters.django", "examples.django_notes"]

@@ -109,3 +109,11 @@ def test_signing_out_ends_it(browsers: Any, origin: str) -> None:
         assert thief.get("/").status_code == 200
         assert ann.post("/sign-out", data={"csrf_token": token(page)}).status_code == 303
         assert thief.get("/").status_code == 303
+
+
+def test_the_page_quotes_the_example() -> None:
+    """What `docs/how-to/django.md` shows is the code that runs here, to the letter."""
+    page = (ROOT / "docs/how-to/django.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python no-run  # part of (\S+), which tests run\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == page.count("```python")
+    assert [path for path, block in blocks if block.strip() not in (ROOT / path).read_text(encoding="utf-8")] == []
