@@ -75,6 +75,8 @@ class EventKind(enum.StrEnum):
     INVITATION_REVOKED = "rbac.invitation_revoked"
     ROLE_CHANGED = "rbac.role_changed"
     MEMBER_REMOVED = "rbac.member_removed"
+    ROLE_DEFINED = "rbac.role_defined"
+    ROLE_DROPPED = "rbac.role_dropped"
     OWNERSHIP_TRANSFERRED = "rbac.ownership_transferred"
     WORKSPACE_CREATED = "rbac.workspace_created"
     WORKSPACE_SUSPENDED = "rbac.workspace_suspended"
@@ -139,6 +141,8 @@ FIELDS: Final[Mapping[EventKind, frozenset[str]]] = _fields(
     INVITATION_REVOKED="invitation",
     ROLE_CHANGED="role_from role_to",
     MEMBER_REMOVED="role cause",
+    ROLE_DEFINED="defined grants",
+    ROLE_DROPPED="defined",
     OWNERSHIP_TRANSFERRED="role_kept",
     WORKSPACE_CREATED="name",
     WORKSPACE_SUSPENDED="",

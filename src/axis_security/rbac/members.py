@@ -21,8 +21,9 @@ from axis_security.core.principal import Principal
 from axis_security.rbac.decision import PermissionDenied
 from axis_security.rbac.guard import decide
 from axis_security.rbac.policy import MANAGE_USERS, Policy
+from axis_security.rbac.roles import Role, stored_condition
 
-__all__ = ["Invitation", "LastOwner", "Member", "MemberFlow", "MemberFlows", "MemberRefused", "Membership", "Workspace"]
+__all__ = ["Invitation", "LastOwner", "Member", "MemberFlow", "MemberFlows", "MemberRefused", "Membership", "OwnRole", "Workspace"]
 
 Result = TypeVar("Result")
 MemberFlow = Generator[Statement | AuditEvent, Rows, Result]
@@ -41,6 +42,14 @@ _REASONS: Final = {
     "already_member": ("the person is a member already", "change the role instead"),
     "not_active": ("the workspace is not active, or nobody is signed in", "sign in; ask the operator about a suspended workspace"),
     "exists": ("a workspace of that id exists", "use a fresh id"),
+    "bad_role": ("the role's name or its grants are malformed", "begin the name with `custom.`, lower-case"),
+    "beyond_limit": (
+        "it would hold what no workspace's own role may hold",
+        "see Policy.own_role_limit; grant in forms that the product itself grants",
+    ),
+    "no_such_role": ("the workspace has no such role of its own", "check the name"),
+    "role_in_use": ("members or open invitations have the role", "give them another role first"),
+    "too_many_roles": ("a workspace has at most 100 roles of its own", "drop some"),
     "no_user": ("nobody is signed in", "act as a person"),
 }
 
@@ -80,6 +89,16 @@ class Membership:
 
     role: str
     state: str
+    grants: tuple[str, ...] | None = None
+    """What the role holds, where it is one of the workspace's own; :meth:`Policy.admit` takes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnRole:
+    """A role that the workspace has defined for itself. ``grants``: capability and condition, one text each."""
+
+    name: str
+    grants: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +211,44 @@ class MemberFlows:
         rows = yield Statement("SELECT user_id, role, joined_at FROM axis.member_list()")
         return tuple(Member(*row) for row in rows)
 
+    def define_role(self, role: Role) -> MemberFlow[None]:
+        """Define a role of the workspace's own, or define it anew: what it adds and includes is resolved now, and holds from the next request on.
+
+        Raises:
+            UnsoundPolicy: see :meth:`~axis_security.rbac.policy.Policy.flatten`.
+        """
+        self._require()
+        grants = [(grant.capability, stored_condition(grant.when)) for grant in self._policy.flatten(role)]
+        names, conditions = [name for name, _ in grants], [condition for _, condition in grants]
+        rows = yield Statement("SELECT axis.role_define(%s, %s::text[], %s::text[])", (role.name, names, conditions))
+        listed = ", ".join(" ".join(grant).strip() for grant in grants)
+        yield from self._settle(_only(rows)[0], "defining a role", EventKind.ROLE_DEFINED, defined=role.name, grants=listed)
+
+    def drop_role(self, name: str) -> MemberFlow[None]:
+        """Drop a role of the workspace's own that nobody has."""
+        self._require()
+        rows = yield Statement("SELECT axis.role_drop(%s)", (name,))
+        yield from self._settle(_only(rows)[0], "dropping a role", EventKind.ROLE_DROPPED, defined=name)
+
+    def own_roles(self) -> MemberFlow[Sequence[OwnRole]]:
+        """The roles that the workspace has defined for itself, by name; empty for whoever is no member."""
+        rows = yield Statement("SELECT role, grants FROM axis.role_list()")
+        return tuple(OwnRole(name, tuple(grants)) for name, grants in rows)
+
     def resolve(self, tenant: TenantId | IdValue, user: UserId | IdValue) -> MemberFlow[Membership | None]:
-        """For the gate: role and state in one statement, on a connection that nobody is bound to; ``None``: no member."""
-        rows = yield Statement("SELECT role, state FROM axis.membership_of(%s, %s)", (TenantId.of(tenant).text, UserId.of(user).text))
-        return Membership(*rows[0]) if rows else None
+        """For the gate: role and state in one statement, on a connection that nobody is bound to; ``None``: no member.
+
+        Where the role is one of the workspace's own, the policy learns what it holds now.
+        """
+        where = TenantId.of(tenant)
+        rows = yield Statement("SELECT role, state, grants FROM axis.membership_of(%s, %s)", (where.text, UserId.of(user).text))
+        if not rows:
+            return None
+        role, state, grants = rows[0]
+        found = Membership(role, state, None if grants is None else tuple(grants))
+        if found.grants is not None:
+            self._policy.admit(where, found.role, found.grants)
+        return found
 
     def workspaces(self, user: UserId | IdValue) -> MemberFlow[Sequence[Workspace]]:
         """Every workspace of *user*, by name."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from axis_security.core.schema import DatabaseRoles, SchemaPart
+from axis_security.rbac.own_roles_sql import OWN_ROLE_FUNCTIONS, own_role_rows, own_role_tables
 from axis_security.rbac.policy import Policy
 from axis_security.rbac.transitions import rules_of
 
@@ -72,12 +73,6 @@ REVOKE ALL ON axis.tenant, axis.membership, axis.invitation, axis.member_rule FR
 
 # name and arguments, result, body, whom it is for ("" is nobody: called by the others only)
 _FUNCTIONS: Final[tuple[tuple[str, str, str, str], ...]] = (
-    (
-        "member_may(p_action text, p_actor text, p_target text)",
-        "boolean",
-        "BEGIN RETURN EXISTS (SELECT FROM axis.member_rule r WHERE r.action = p_action AND r.actor = p_actor AND r.target = p_target); END",
-        "",
-    ),
     (
         # The lock, and the actor's own role at this moment; no row: not an active workspace, or not a member of it.
         "member_actor(p_state text)",
@@ -313,16 +308,6 @@ END""",
         "app",
     ),
     (
-        # For the gate, before a principal is bound: one statement, no row for a stranger.
-        "membership_of(p_tenant text, p_user text)",
-        "TABLE (role text, state text)",
-        """
-BEGIN
-    RETURN QUERY SELECT m.role, t.state FROM axis.membership m JOIN axis.tenant t ON t.tenant = m.tenant WHERE m.tenant = p_tenant AND m.user_id = p_user;
-END""",
-        "app",
-    ),
-    (
         "workspaces_of(p_user text)",
         "TABLE (tenant text, name text, role text, state text)",
         """
@@ -383,7 +368,11 @@ END""",
         """
 BEGIN
     DELETE FROM axis.tenant t WHERE t.tenant = p_tenant AND t.state = 'deleting' AND t.delete_after <= now();
-    RETURN CASE WHEN FOUND THEN 'ok' ELSE 'not_due' END;
+    IF NOT FOUND THEN
+        RETURN 'not_due';
+    END IF;
+    DELETE FROM axis.role_capability c WHERE c.tenant = p_tenant;
+    RETURN 'ok';
 END""",
         "system",
     ),
@@ -408,8 +397,15 @@ def members_part(policy: Policy) -> SchemaPart:
         # Role names are plain ASCII words (Principal holds them to that), so they need no escape.
         values = ", ".join(f"('{action}', '{actor}', '{target}')" for action, actor, target in rows)
         statements = [statement.strip() for statement in tables.split("\n---\n")]
-        statements += ["DELETE FROM axis.member_rule", f"INSERT INTO axis.member_rule (action, actor, target) VALUES {values}"]
-        for signature, result, body, audience in _FUNCTIONS:
+        statements += [
+            *own_role_tables(roles),
+            "DELETE FROM axis.member_rule",
+            f"INSERT INTO axis.member_rule (action, actor, target) VALUES {values}",
+        ]
+        statements += own_role_rows(policy)
+        # Its columns have changed once, which OR REPLACE refuses.
+        statements.append("DROP FUNCTION IF EXISTS axis.membership_of(text, text)")
+        for signature, result, body, audience in (*_FUNCTIONS, *OWN_ROLE_FUNCTIONS):
             statements += [
                 _definition(signature, result, body),
                 f"ALTER FUNCTION axis.{_bare(signature)} OWNER TO {roles.guard}",
@@ -420,8 +416,13 @@ def members_part(policy: Policy) -> SchemaPart:
         return statements
 
     def drop(_: DatabaseRoles) -> Sequence[str]:
-        functions = [f"DROP FUNCTION IF EXISTS axis.{_bare(signature)}" for signature, *_rest in reversed(_FUNCTIONS)]
-        return [*functions, *(f"DROP TABLE IF EXISTS axis.{table}" for table in ("member_rule", "invitation", "membership", "tenant"))]
+        functions = [f"DROP FUNCTION IF EXISTS axis.{_bare(signature)}" for signature, *_rest in (*_FUNCTIONS, *OWN_ROLE_FUNCTIONS)]
+        tables = ("tenant_limit", "tenant_role", "member_rule", "invitation", "membership", "tenant")
+        return [
+            *functions,
+            "DELETE FROM axis.role_capability WHERE tenant <> ''",
+            *(f"DROP TABLE IF EXISTS axis.{table}" for table in tables),
+        ]
 
     return SchemaPart(name="members", create=create, drop=drop)
 

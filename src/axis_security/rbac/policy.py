@@ -8,62 +8,32 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Final
 
 from axis_security.core.clock import SYSTEM_CLOCK, Clock
-from axis_security.core.errors import ConfigError
 from axis_security.core.events import EventSink, LoggingSink
-from axis_security.core.grants import CapabilityLike, Grant
+from axis_security.core.grants import CapabilityLike, Grant, PythonOnly
 from axis_security.core.ids import IdValue, TenantId
 from axis_security.core.principal import Assurance, Principal
-from axis_security.rbac.capability import Capabilities, Capability, UnknownCapability, in_force
+from axis_security.rbac.capability import Capabilities, Capability, in_force
 from axis_security.rbac.conditions import Allow, Predicate
 from axis_security.rbac.decision import Decision, DecisionCode, StepUp
+from axis_security.rbac.roles import (
+    MANAGE_USERS,
+    OWN_ROLE,
+    Holding,
+    Role,
+    UnsoundPolicy,
+    compile_roles,
+    grants_of,
+    own_capability,
+    stored_condition,
+    unsound,
+)
 
 __all__ = ["MANAGE_USERS", "Holding", "Policy", "Role", "UnsoundPolicy", "standard_policy"]
-
-MANAGE_USERS: Final = "users.manage"
-"""Invitations, role changes and data export need it."""
-
-
-class UnsoundPolicy(ConfigError):
-    """The policy contradicts itself or a rule of the library; it was not built."""
-
-    code = "rbac.unsound_policy"
-
-
-@dataclass(frozen=True, slots=True)
-class Role:
-    """A role as declared. Args: name; grants: what it adds; includes: roles whose grants it holds as well."""
-
-    name: str
-    grants: Sequence[Capability | Allow] = ()
-    includes: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """A role as compiled. Args: always: bits held without condition; conditional: bit to the predicates, any of which suffices."""
-
-    always: int
-    conditional: Mapping[int, tuple[Predicate, ...]]
-
-    @property
-    def reach(self) -> int:
-        """Every bit the role may use on some object."""
-        mask = self.always
-        for bit in self.conditional:
-            mask |= bit
-        return mask
-
-    def covers(self, other: Holding) -> bool:
-        """Whether whoever holds this holds all of *other*: its unconditional bits, and each conditional bit under no stricter condition."""
-        if other.always & ~self.always:
-            return False
-        return all(bit & self.always or set(tests) <= set(self.conditional.get(bit, ())) for bit, tests in other.conditional.items())
 
 
 class _Masks(dict[str, int]):
@@ -93,7 +63,20 @@ class Policy:
         UnknownCapability: a grant of another registry's capability.
     """
 
-    __slots__ = ("_cell", "_holdings", "_lock", "_masks", "_tenant_limit", "_tenants", "_would_allow", "caps", "clock", "events", "order")
+    __slots__ = (
+        "_cell",
+        "_conditions",
+        "_holdings",
+        "_lock",
+        "_masks",
+        "_tenant_limit",
+        "_tenants",
+        "_would_allow",
+        "caps",
+        "clock",
+        "events",
+        "order",
+    )
 
     def __init__(
         self,
@@ -108,19 +91,34 @@ class Policy:
         self.caps: Final = caps
         self.clock: Final = clock
         self.events: EventSink = LoggingSink() if events is None else events
-        self._holdings: Final[Mapping[str, Holding]] = _compile(caps, roles, MappingProxyType({}))
+        self._holdings: Final[Mapping[str, Holding]] = compile_roles(caps, roles, MappingProxyType({}))
+        for name in self._holdings:
+            if name.startswith(OWN_ROLE):
+                raise unsound(
+                    f"role `{name}` cannot be the product's", f"`{OWN_ROLE}` begins the names of workspaces' own roles", "rename it"
+                )
+        self._conditions: Final = {
+            (bit, stored_condition(test.compiled)): test
+            for holding in self._holdings.values()
+            for bit, tests in holding.conditional.items()
+            for test in tests
+        }
         self.order: Final = tuple(order)
         for name in self.order:
             if name not in self._holdings:
-                raise _unsound(f"role order names `{name}`", "the policy declares no such role", "list declared roles only")
+                raise unsound(f"role order names `{name}`", "the policy declares no such role", "list declared roles only")
         for low, high in zip(self.order, self.order[1:], strict=False):
             if not self._holdings[high].covers(self._holdings[low]):
-                raise _unsound(
+                raise unsound(
                     f"role `{high}` loses a capability",
                     f"it is above `{low}` in the order but does not hold all that `{low}` holds",
                     f"let `{high}` include `{low}`",
                 )
-        limit = (cap for cap in caps if cap.name != MANAGE_USERS) if tenant_limit is None else (_own(caps, cap) for cap in tenant_limit)
+        limit = (
+            (cap for cap in caps if cap.name != MANAGE_USERS)
+            if tenant_limit is None
+            else (own_capability(caps, cap) for cap in tenant_limit)
+        )
         self._tenant_limit: Final = sum({cap.bit for cap in limit})
         self._masks: Final = _Masks({name: holding.always for name, holding in self._holdings.items()})
         ranked = [*self.order, *(name for name in self._holdings if name not in self.order)]
@@ -164,12 +162,12 @@ class Policy:
             UnsoundPolicy: a role shadows the host's, or exceeds ``tenant_limit`` (``users.manage``, unless the host declared it).
             UnknownCapability: a grant of another registry's capability.
         """
-        compiled = _compile(self.caps, roles, self._holdings)
+        compiled = compile_roles(self.caps, roles, self._holdings)
         for name, holding in compiled.items():
             over = holding.reach & ~self._tenant_limit
             if over:
                 names = ", ".join(cap.name for cap in self.caps if cap.bit & over)
-                raise _unsound(
+                raise unsound(
                     f"tenant role `{name}` exceeds the host's limit",
                     f"it would hold {names}",
                     "leave them out, or raise tenant_limit= in the host's policy",
@@ -180,13 +178,72 @@ class Policy:
             else:
                 self._tenants.pop(TenantId.of(tenant).text, None)
 
+    @property
+    def own_role_limit(self) -> tuple[str, ...]:
+        """Capabilities that a workspace's own roles in the database may hold: ``tenant_limit``, and never ``users.manage`` (promise: owners and admins only)."""
+        return tuple(cap.name for cap in self.caps if cap.bit & self._tenant_limit and cap.name != MANAGE_USERS)
+
+    def flatten(self, role: Role) -> Sequence[Grant]:
+        """What a workspace's own *role* would hold, what it includes resolved, as the database keeps it.
+
+        Raises:
+            UnsoundPolicy: its name does not begin with ``custom.``, it exceeds the limit, or a condition is one that only Python can evaluate.
+            UnknownCapability: a grant of another registry's capability.
+        """
+        compiled = compile_roles(self.caps, (role,), self._holdings)
+        if not role.name.startswith(OWN_ROLE):
+            raise unsound(
+                f"`{role.name}` is no name for an own role", f"it must begin with `{OWN_ROLE}`", f"call it `{OWN_ROLE}{role.name}`"
+            )
+        over = [cap.name for cap in self.caps if cap.bit & compiled[role.name].reach and cap.name not in self.own_role_limit]
+        if over:
+            raise unsound(f"`{role.name}` exceeds the host's limit", f"it would hold {', '.join(over)}", "leave them out")
+        grants = grants_of(self.caps, compiled)
+        for grant in grants:
+            known = grant.when is None or (self.caps[grant.capability].bit, stored_condition(grant.when)) in self._conditions
+            if isinstance(grant.when, PythonOnly) or not known:
+                raise unsound(
+                    f"`{role.name}` holds `{grant.capability}` on a condition that is not to be had",
+                    f"`{stored_condition(grant.when)}`: the rows' policies ask only for conditions in SQL that a role of the product has on it",
+                    "use a condition of the product's, or none",
+                )
+        return grants
+
+    def admit(self, tenant: TenantId | IdValue, role: str, grants: Iterable[str]) -> None:
+        """Take over what the database holds for the tenant's own *role*, so that this guard and the rows' policies say the same.
+
+        Args:
+            grants: one text each, ``capability condition``, as ``axis.membership_of`` answers. What this policy does not know, or its limit does not
+                allow, is left out: it is no right in this release.
+
+        Raises:
+            UnsoundPolicy: *role* is no name of an own role.
+        """
+        if not role.startswith(OWN_ROLE):
+            raise unsound(f"`{role}` is the product's role", "a workspace defines its own roles only", f"begin the name with `{OWN_ROLE}`")
+        always, conditional = 0, dict[int, tuple[Predicate, ...]]()
+        for text in sorted(grants):
+            name, _, condition = text.partition(" ")
+            if name not in self.own_role_limit:
+                continue
+            bit = self.caps[name].bit
+            if not condition:
+                always |= bit
+            elif (test := self._conditions.get((bit, condition))) is not None:
+                conditional[bit] = (*conditional.get(bit, ()), test)
+        found = Holding(always, MappingProxyType({bit: tests for bit, tests in conditional.items() if not bit & always}))
+        key = TenantId.of(tenant).text
+        if self._tenants.get(key, {}).get(role) != found:
+            with self._lock:
+                self._tenants[key] = MappingProxyType({**self._tenants.get(key, {}), role: found})
+
     def grants(self) -> Sequence[Grant]:
         """Every grant of every host role, inheritance resolved, in a stable order."""
-        return _grants(self.caps, self._holdings)
+        return grants_of(self.caps, self._holdings)
 
     def tenant_grants(self, tenant: TenantId | IdValue) -> Sequence[Grant]:
         """The grants of the tenant's own roles."""
-        return _grants(self.caps, self._tenants.get(TenantId.of(tenant).text, {}))
+        return grants_of(self.caps, self._tenants.get(TenantId.of(tenant).text, {}))
 
     def allows(self, principal: Principal, capability: Capability) -> bool:
         """Whether *principal* holds *capability* without condition: one bit test. For menus and loops; :meth:`decide` explains."""
@@ -263,7 +320,7 @@ def standard_policy(
         UnsoundPolicy: ``users.manage`` is not declared, or given below admin.
     """
     if MANAGE_USERS not in caps:
-        raise _unsound(
+        raise unsound(
             "the standard policy needs `users.manage`",
             "invitations, role changes and data export are guarded by it",
             'declare users=("manage",) in Capabilities(...)',
@@ -275,10 +332,10 @@ def standard_policy(
         Role("admin", (*admin, manage), ("member",)),
         Role("owner", tuple(caps), ("admin",)),
     )
-    check = _compile(caps, (*four, *roles), MappingProxyType({}))
+    check = compile_roles(caps, (*four, *roles), MappingProxyType({}))
     for name, holding in check.items():
         if holding.reach & manage.bit and name not in ("admin", "owner"):
-            raise _unsound(
+            raise unsound(
                 f"role `{name}` would hold `users.manage`",
                 "only owners and admins do in the standard policy",
                 "build a Policy(...) of your own if you mean it",
@@ -304,64 +361,3 @@ def _try(tests: Sequence[Predicate], principal: Principal, resource: Any) -> tup
     if broken is not None:
         return DecisionCode.CONDITION_ERROR, broken
     return DecisionCode.CONDITION_FAILED, " or ".join(test.name for test in tests)
-
-
-def _grants(caps: Capabilities[str], holdings: Mapping[str, Holding]) -> tuple[Grant, ...]:
-    found: list[Grant] = []
-    for role in sorted(holdings):
-        holding = holdings[role]
-        for cap in caps:
-            if holding.always & cap.bit:
-                found.append(Grant(role, cap.name))
-            else:
-                found.extend(Grant(role, cap.name, test.compiled) for test in holding.conditional.get(cap.bit, ()))
-    return tuple(found)
-
-
-def _own(caps: Capabilities[str], cap: Capability) -> Capability:
-    if cap not in caps:
-        raise UnknownCapability(name=getattr(cap, "name", str(cap)), known=(known.name for known in caps))
-    return cap
-
-
-def _unsound(what: str, why: str, fix: str) -> UnsoundPolicy:
-    return UnsoundPolicy(what=what, why=why, fix=fix)
-
-
-def _compile(caps: Capabilities[str], roles: Sequence[Role], known: Mapping[str, Holding]) -> Mapping[str, Holding]:
-    declared: dict[str, Role] = {}
-    for role in roles:
-        # The same spelling as Principal.role accepts, so that no declared role is unreachable.
-        Principal(tenant="check", role=role.name)
-        if role.name in declared or role.name in known:
-            raise _unsound(f"role `{role.name}` is declared twice", "a role has one meaning", "rename one of them")
-        declared[role.name] = role
-    done: dict[str, Holding] = {}
-
-    def resolve(name: str, path: tuple[str, ...]) -> Holding:
-        if name in path:
-            raise _unsound("roles include each other in a circle", " > ".join((*path, name)), "break the circle")
-        found = known.get(name) or done.get(name)
-        if found is not None:
-            return found
-        role = declared.get(name)
-        if role is None:
-            raise _unsound(f"role `{path[-1]}` includes `{name}`", "no such role is declared", "declare it, or correct the name")
-        always, conditional = 0, dict[int, tuple[Predicate, ...]]()
-        for part in (resolve(below, (*path, name)) for below in role.includes):
-            always |= part.always
-            for bit, tests in part.conditional.items():
-                conditional[bit] = tuple(dict.fromkeys((*conditional.get(bit, ()), *tests)))
-        for grant in role.grants:
-            cap = _own(caps, grant.capability if isinstance(grant, Allow) else grant)
-            when = grant.when if isinstance(grant, Allow) else None
-            if when is None:
-                always |= cap.bit
-            else:
-                conditional[cap.bit] = tuple(dict.fromkeys((*conditional.get(cap.bit, ()), when)))
-        done[name] = Holding(always, MappingProxyType({bit: tests for bit, tests in conditional.items() if not bit & always}))
-        return done[name]
-
-    for name in declared:
-        resolve(name, ())
-    return MappingProxyType(done)

@@ -14,8 +14,8 @@ from axis_security.core.errors import AxisError, CheckFailed, PrincipalRequired,
 from axis_security.core.events import AuditEvent, EventSink, Outcome
 from axis_security.core.flow import Rows, Statement, adrive, drive
 from axis_security.core.ids import IdValue, TenantId, UserId
-from axis_security.rbac.members import Invitation, Member, MemberFlow, MemberFlows, Membership, Workspace
-from axis_security.rbac.policy import Policy
+from axis_security.rbac.members import Invitation, Member, MemberFlow, MemberFlows, Membership, OwnRole, Workspace
+from axis_security.rbac.policy import Policy, Role
 
 __all__ = ["AsyncConnectionSource", "AsyncPostgresMembers", "ConnectionSource", "PostgresMembers"]
 
@@ -107,6 +107,18 @@ class PostgresMembers:
         """The workspace's members."""
         return self._run(self._bound, self._flows.members())
 
+    def define_role(self, role: Role) -> None:
+        """Define a role of the workspace's own."""
+        self._run(self._bound, self._flows.define_role(role))
+
+    def drop_role(self, name: str) -> None:
+        """Drop a role of the workspace's own."""
+        self._run(self._bound, self._flows.drop_role(name))
+
+    def own_roles(self) -> Sequence[OwnRole]:
+        """The workspace's own roles."""
+        return self._run(self._bound, self._flows.own_roles())
+
     def resolve(self, tenant: TenantId | IdValue, user: UserId | IdValue) -> Membership | None:
         """Role and state, for the gate."""
         return self._run(self._unbound, self._flows.resolve(tenant, user))
@@ -192,6 +204,18 @@ class AsyncPostgresMembers:
     async def members(self) -> Sequence[Member]:
         """The workspace's members."""
         return await self._run(self._bound, self._flows.members())
+
+    async def define_role(self, role: Role) -> None:
+        """Define a role of the workspace's own."""
+        await self._run(self._bound, self._flows.define_role(role))
+
+    async def drop_role(self, name: str) -> None:
+        """Drop a role of the workspace's own."""
+        await self._run(self._bound, self._flows.drop_role(name))
+
+    async def own_roles(self) -> Sequence[OwnRole]:
+        """The workspace's own roles."""
+        return await self._run(self._bound, self._flows.own_roles())
 
     async def resolve(self, tenant: TenantId | IdValue, user: UserId | IdValue) -> Membership | None:
         """Role and state, for the gate."""

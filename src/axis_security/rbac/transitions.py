@@ -9,11 +9,11 @@ above one's own in the policy's order is out of reach, even where both happen to
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from axis_security.core.errors import ConfigError
-from axis_security.rbac.policy import MANAGE_USERS, Policy
+from axis_security.rbac.policy import MANAGE_USERS, Holding, Policy
 
 __all__ = ["MemberAction", "Rule", "rules_of", "top_role"]
 
@@ -72,8 +72,11 @@ def top_role(policy: Policy) -> str:
     return top
 
 
-def rules_of(policy: Policy) -> Sequence[Rule]:
+def rules_of(policy: Policy, *, own: Mapping[str, Holding] | None = None) -> Sequence[Rule]:
     """Every combination of action, actor's role and target's role, with the answer and its reason, in a stable order.
+
+    Args:
+        own: a workspace's own roles, which stand outside the order and never manage users; without them, the product's roles only.
 
     Raises:
         ConfigError: see :func:`top_role`.
@@ -81,15 +84,14 @@ def rules_of(policy: Policy) -> Sequence[Rule]:
     top = top_role(policy)
     manage = policy.caps[MANAGE_USERS].bit
     rules: list[Rule] = []
-    for actor in policy.roles:
-        mine = policy.holding(actor)
-        manages = mine is not None and bool(mine.always & manage)
+    holdings = {name: holding for name in policy.roles if (holding := policy.holding(name)) is not None} | dict(own or {})
+    for actor, mine in holdings.items():
+        manages = actor in policy.roles and bool(mine.always & manage)
         rules.append(Rule(MemberAction.LEAVE, actor, "", allowed=True, why="everybody may leave"))
         rules.append(Rule(MemberAction.OWN, actor, "", allowed=actor == top, why="the highest role owns the workspace"))
         rules.append(Rule(MemberAction.DELETE, actor, "", allowed=actor == top, why="only an owner ends a workspace"))
-        for target in policy.roles:
-            theirs = policy.holding(target)
-            covers = mine is not None and theirs is not None and mine.covers(theirs)
+        for target, theirs in holdings.items():
+            covers = mine.covers(theirs)
             higher = _higher(policy.order, target, actor)
             for action in (MemberAction.INVITE, MemberAction.REVOKE, MemberAction.CHANGE_FROM, MemberAction.CHANGE_TO, MemberAction.REMOVE):
                 grants = action in (MemberAction.INVITE, MemberAction.CHANGE_TO)

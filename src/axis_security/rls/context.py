@@ -48,7 +48,9 @@ def _tables(roles: DatabaseRoles) -> list[str]:
         ),
         (
             "CREATE TABLE IF NOT EXISTS axis.role_capability (tenant text NOT NULL DEFAULT '', role text NOT NULL, capability text NOT NULL, "
-            "condition text NOT NULL DEFAULT '', PRIMARY KEY (role, capability, condition, tenant))"
+            "condition text NOT NULL DEFAULT '', PRIMARY KEY (role, capability, condition, tenant), "
+            # A tenant's rows add to no role of the product.
+            "CHECK ((tenant <> '') = pg_catalog.starts_with(role, 'custom.')))"
         ),
         *(
             statement

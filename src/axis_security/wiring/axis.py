@@ -191,11 +191,11 @@ class Axis(Generic[Runner, Members]):
         members: Any
         if own.is_async:
             vault: Any = AsyncPostgresVault(own.unbound)
-            identity, runner = AsyncVaultIdentity(vault), AsyncAuthRunner(store=vault, passwords=self.passwords)
+            identity, runner = AsyncVaultIdentity(vault, policy=policy), AsyncAuthRunner(store=vault, passwords=self.passwords)
             members = AsyncPostgresMembers(policy, bound=own.bound, unbound=own.unbound)
         else:
             vault = PostgresVault(own.unbound)
-            identity, runner = VaultIdentity(vault), AuthRunner(store=vault, passwords=self.passwords)
+            identity, runner = VaultIdentity(vault, policy=policy), AuthRunner(store=vault, passwords=self.passwords)
             members = PostgresMembers(policy, bound=own.bound, unbound=own.unbound)
         self.runner, self.members = runner, members
         self._own = own

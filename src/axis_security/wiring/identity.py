@@ -13,6 +13,7 @@ from axis_security.core.errors import MalformedId
 from axis_security.core.flow import Rows, Statement, adrive, drive
 from axis_security.core.ids import KeyType, TenantId, UserId, parse_id
 from axis_security.rbac.members import Membership
+from axis_security.rbac.policy import Policy
 
 __all__ = [
     "AsyncIdentity",
@@ -83,26 +84,29 @@ class VaultIdentity:
 
     Args:
         vault: the :class:`~axis_security.auth.store_postgres.PostgresVault`.
+        policy: learns what a workspace's own role holds now; without it, such a role holds nothing.
     """
 
-    def __init__(self, vault: Vault) -> None:
+    def __init__(self, vault: Vault, *, policy: Policy | None = None) -> None:
         self._vault: Final = vault
+        self._policy: Final = policy
 
     def perform(self, request: Identify | Recheck, /) -> Identified:
         """See :class:`Identity`."""
-        found: Identified = self._vault.carry_out(_joined(request))
+        found: Identified = self._vault.carry_out(_joined(request, self._policy))
         return found
 
 
 class AsyncVaultIdentity:
     """:class:`VaultIdentity` for async code, over :class:`~axis_security.auth.store_postgres.AsyncPostgresVault`."""
 
-    def __init__(self, vault: Vault) -> None:
+    def __init__(self, vault: Vault, *, policy: Policy | None = None) -> None:
         self._vault: Final = vault
+        self._policy: Final = policy
 
     async def perform(self, request: Identify | Recheck, /) -> Identified:
         """See :class:`Identity`."""
-        found: Identified = await self._vault.carry_out(_joined(request))
+        found: Identified = await self._vault.carry_out(_joined(request, self._policy))
         return found
 
 
@@ -181,24 +185,30 @@ def _steps(request: Identify | Recheck, key: KeyType) -> Generator[_Step, Any, I
 
 # The vault's key of an account is its type, a colon and the id; memberships know the id alone.
 _IDENTIFY: Final = (
-    "SELECT s.*, m.role, m.state FROM axis.vault_resolve_session(%s::text, %s::bytea[], %s::timestamptz, %s::interval, %s::interval) s"
+    "SELECT s.*, m.role, m.state, m.grants FROM axis.vault_resolve_session(%s::text, %s::bytea[], %s::timestamptz, %s::interval, %s::interval) s"
     " LEFT JOIN LATERAL axis.membership_of(s.tenant, substr(s.account, strpos(s.account, ':') + 1)) m ON true"
 )
 _RECHECK: Final = (
-    "SELECT s.*, m.role, m.state FROM axis.vault_list_sessions(%s::text, %s::timestamptz) s"
+    "SELECT s.*, m.role, m.state, m.grants FROM axis.vault_list_sessions(%s::text, %s::timestamptz) s"
     " LEFT JOIN LATERAL axis.membership_of(%s::text, substr(s.account, strpos(s.account, ':') + 1)) m ON true WHERE s.handle = %s::uuid"
 )
 
 
-def _joined(request: Identify | Recheck) -> VaultCall:
+def _joined(request: Identify | Recheck, policy: Policy | None) -> VaultCall:
     call = vault_call(request.session if isinstance(request, Identify) else request.sessions)
 
     def read(rows: Rows) -> Identified:
         if not rows:
             return Identified(None)
-        *session, role, state = rows[0]
-        answer = call.answer([tuple(session)])
-        return Identified(answer[0] if isinstance(answer, tuple) else answer, None if role is None else Membership(role, state))
+        *columns, role, state, grants = rows[0]
+        answer = call.answer([tuple(columns)])
+        session = answer[0] if isinstance(answer, tuple) else answer
+        if role is None:
+            return Identified(session)
+        tenant = request.tenant if isinstance(request, Recheck) else session.tenant
+        if grants is not None and policy is not None and tenant is not None:
+            policy.admit(tenant, role, grants)
+        return Identified(session, Membership(role, state, None if grants is None else tuple(grants)))
 
     if isinstance(request, Identify):
         return VaultCall(Statement(_IDENTIFY, call.statement.params), read)
