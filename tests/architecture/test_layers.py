@@ -35,6 +35,7 @@ DRIVER_FILES = {
     "rls/bind_asyncpg.py": "binds asyncpg connections",
     "rls/bind_psycopg.py": "binds psycopg connections",
     "rls/bind_sqlalchemy.py": "binds engines",
+    "rls/explain.py": "reads the host's statements",
     "rls/metadata.py": "reads the host's tables",
     "rls/migrate.py": "Alembic operations",
     "rls/plan.py": "talks to the connection it is given",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from axis_security.core.ids import TenantId
     from axis_security.rls.audit.report import AuditReport
+    from axis_security.rls.explain import Explanation
 
 __all__ = ["Tenancy"]
 
@@ -211,6 +212,22 @@ class Tenancy:
 
         declaration = self._declaration(parts)
         return run(connection, lambda: declared_audit_flow(declaration, accept=accept), keep=False)
+
+    def explain(self, statement: object, connection: Any = None) -> Explanation:
+        """Why *statement* reached nothing, or would: unbound, not allowed, stale or hidden, for the acting principal and with its own rights.
+
+        A row that is missing and a row of another tenant get the same answer.
+
+        Args:
+            statement: a SQLAlchemy ``select``, ``insert``, ``update`` or ``delete`` of one declared table.
+            connection: the guarded connection or session that it ran on; without it, only what the declaration says is answered.
+
+        Raises:
+            ConfigError: another statement, or a table that is not declared.
+        """
+        from axis_security.rls.explain import explain_statement
+
+        return explain_statement(self.model(), statement, connection)
 
     def _declaration(self, parts: Sequence[SchemaPart]) -> Declaration:
         model = self.model()

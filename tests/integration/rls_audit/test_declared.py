@@ -119,6 +119,45 @@ def test_a_finding_is_set_aside_with_a_reason(live: Live) -> None:
             tenancy.audit(connection, accept=accept)
 
 
+def test_every_shape_that_can_be_declared_has_no_finding(cluster: Cluster) -> None:
+    """Rows that lean on another table, rows shared with or visible to others, hierarchies, rows of one's own: the audit knows what was meant."""
+    roles = DatabaseRoles.prefixed("rlsshape_" + secrets.token_hex(4))
+    metadata = sa.MetaData()
+    uuid = sa.Uuid
+
+    def table(name: str, *columns: Any, tenant: bool = True) -> sa.Table:
+        key = [sa.Column("tenant_id", uuid)] if tenant else []
+        return sa.Table(name, metadata, sa.Column("id", uuid, primary_key=True), *key, *columns)
+
+    deal = table("deal")
+    line = table("line", sa.Column("deal_id", sa.ForeignKey("deal.id", ondelete="CASCADE"), index=True, nullable=False), tenant=False)
+    doc = table("doc")
+    share = table(
+        "share", sa.Column("guest_id", uuid, index=True), sa.Column("doc_id", sa.ForeignKey("doc.id", ondelete="CASCADE"), index=True)
+    )
+    invoice = table("invoice")
+    draft = table("draft", sa.Column("user_id", sa.Text))
+    tenancy = Tenancy(metadata, roles=roles, seal=SealKeyring(current=SealKey.generate(1)))
+    tenancy.protect(deal)
+    tenancy.protect(line, via=deal)
+    tenancy.protect(share, visible_to="guest_id")
+    tenancy.protect(doc, shared_through=share)
+    tenancy.protect(invoice, reach="below")
+    tenancy.protect(draft, owner="user_id")
+    with cluster.database("rlsshape") as database:
+        engine = sa.create_engine(cluster.url(database))
+        try:
+            metadata.create_all(engine)
+            tenancy.plan(engine).apply(engine)
+            report = tenancy.audit(engine)
+            assert not report.findings, str(report)
+        finally:
+            engine.dispose()
+    with sa.create_engine(cluster.url("postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool).connect() as connection:
+        for role in (roles.app, roles.system, roles.owner, roles.guard):
+            connection.exec_driver_sql(f"DROP ROLE IF EXISTS {role}")
+
+
 def reaches(live: Live, table: str = "task", **scope: Any) -> dict[str, dict[str, str]]:
     """The matrix as plain words."""
     tenancy, connection = live

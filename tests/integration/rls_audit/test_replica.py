@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -33,18 +34,19 @@ def primary() -> Iterator[Notes]:
 
 
 @pytest.fixture(scope="module")
-def replica(primary: Notes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def replica(primary: Notes) -> Iterator[Cluster]:
     """Another server that follows it."""
-    home: Path = tmp_path_factory.mktemp("replica")
-    for folder in (home, *home.parents[:2]):
-        folder.chmod(0o755)
-    data = home / "data"
-    data.mkdir(mode=0o700)
-    give_to_server(data)
-    assert isinstance(primary.server, Cluster)
-    primary.server.run("pg_basebackup", "-d", primary.server.dsn(), "-D", str(data), "-R", "-X", "stream", "-c", "fast")
-    with Cluster(data_dir=data, settings={"hot_standby": "on", "max_wal_senders": "4"}) as server:
-        yield server
+    # Not below pytest's own folder: another run closes that one to the account that the servers run as.
+    with tempfile.TemporaryDirectory(prefix="axis-replica-") as folder:
+        home = Path(folder)
+        home.chmod(0o755)
+        data = home / "data"
+        data.mkdir(mode=0o700)
+        give_to_server(data)
+        assert isinstance(primary.server, Cluster)
+        primary.server.run("pg_basebackup", "-d", primary.server.dsn(), "-D", str(data), "-R", "-X", "stream", "-c", "fast")
+        with Cluster(data_dir=data, settings={"hot_standby": "on", "max_wal_senders": "4"}) as server:
+            yield server
 
 
 def caught_up(primary: Notes, replica: Cluster) -> None:

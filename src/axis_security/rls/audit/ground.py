@@ -134,6 +134,11 @@ class Ground:
         model = self.scope.model
         return {} if model is None else {declared.table.name: declared.shape for declared in model.tables}
 
+    def leans(self, relation: Relation) -> bool:
+        """Whether it is declared to belong to the tenant of the row that it points at."""
+        shape = self._declared(relation)
+        return isinstance(shape, Protected) and shape.via is not None
+
     def has_key(self, relation: Relation) -> bool:
         """Whether it has the tenant column."""
         return self.scope.key is not None and self.scope.key in relation.columns

@@ -374,6 +374,8 @@ def _circle(edges: dict[int, dict[int, str]], start: int) -> list[int]:
 def exists_per_row(ground: Ground) -> Iterator[Hit]:
     """`EXISTS (SELECT … WHERE m.team = t.team)`; turned around it is one array and an index scan."""
     for table in ground.held:
+        if ground.leans(table):
+            continue  # declared so: rows belong to the row they point at, and the key's index leads there
         for policy in _app_policies(ground, table):
             if correlated_exists(policy.text, table.name):
                 yield Hit(
