@@ -13,7 +13,7 @@ from axis_security.rbac.guard import Guard, Open
 from axis_security.wiring.facts import WEBSOCKET
 from axis_security.wiring.gate import Gate
 from axis_security.wiring.marks import mark_of
-from axis_security.wiring.routes import Audit, ListedRoute
+from axis_security.wiring.routes import Audit, ListedRoute, gate_routes
 from axis_security.wiring.visit import maybe_visit
 
 __all__ = ["install", "listed"]
@@ -55,15 +55,17 @@ def install(app: Any, gate: Gate, *, opened: Mapping[str, str] | None = None) ->
 
 def listed(app: Any) -> list[ListedRoute]:
     """Every route of *app*, with the paths that :func:`install` was told to open."""
-    watch = getattr(app, _INSTALLED, None)
-    return list(routes(app, {} if watch is None else watch.opened))
+    watch: _Watch | None = getattr(app, _INSTALLED, None)
+    if watch is None:
+        return list(routes(app))
+    return [*gate_routes(watch.gate), *routes(app, watch.opened)]
 
 
 class _Watch:
     """Sees which endpoint a router chose, before it runs."""
 
     def __init__(self, app: Any, gate: Gate, opened: Mapping[str, str]) -> None:
-        self._app, self._gate, self.opened = app, gate, opened
+        self._app, self.gate, self.opened = app, gate, opened
         self._found: dict[int, tuple[object, Guard | Open | None]] = {}
 
     def start(self) -> None:
@@ -75,7 +77,7 @@ class _Watch:
                 why=f"no route has the path {sorted(stale)}",
                 fix="remove it from `opened`, or correct it",
             )
-        if self._gate.environment is Environment.DEVELOPMENT:
+        if self.gate.environment is Environment.DEVELOPMENT:
             audit.require_marked()
 
     def around(self, router: ASGIApp) -> ASGIApp:
@@ -100,7 +102,7 @@ class _Watch:
             if router_of(endpoint) is not None:
                 return
             mark = self._elsewhere(endpoint)
-        self._gate.reached(visit, mark, f"{method} {getattr(route, 'path', None) or scope['path']}")
+        self.gate.reached(visit, mark, f"{method} {getattr(route, 'path', None) or scope['path']}")
 
     def _elsewhere(self, endpoint: Any) -> Guard | Open | None:
         """A mark that is not on the endpoint but on a dependency, or on a mount above it. Looked up when an endpoint is first met."""

@@ -36,8 +36,13 @@ def _app(app: object, prefix: str, above: Open | Guard | None, opened: Mapping[s
     if router is None or depth > _MAX_DEPTH:
         yield ListedRoute(path=f"{prefix}/*", methods=("*",), endpoint=_name(app), mark=mark, by="mount" if mark else "endpoint")
         return
-    for route in (*_flat(router.routes), *_flat(getattr(router, "_low_priority_routes", ()))):
+    inside = getattr(router, "router", router)
+    for route in (*_flat(router.routes), *getattr(inside, "_low_priority_routes", ())):
         yield from _route(route, prefix, mark, opened, depth)
+    default = getattr(inside, "default", None)
+    if default is not None and getattr(default, "__func__", None) is not getattr(type(inside), "not_found", None):
+        # Somebody's own answer to addresses that no route has.
+        yield ListedRoute(path=f"{prefix}/*", methods=("*",), endpoint=_name(default), mark=mark_of(default) or mark, target=default)
 
 
 def router_of(app: object) -> Any:

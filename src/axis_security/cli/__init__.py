@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "rbac": "Show the policy as a table; explain a decision.",
     "report": "Show which requirements of ASVS are held, and by which test.",
     "rls": "Audit row-level security; show who sees what of a table.",
+    "routes": "List an app's routes with their guards; find the ones without.",
     "secrets": "Mint keys, and find secrets in source.",
     "tenant": "Export, suspend, resume or erase a workspace.",
     "tls": "Probe endpoints and connection strings for TLS 1.3.",

@@ -99,6 +99,68 @@ class AsgiClient:
             body=b"".join(message.get("body", b"") for message in messages if message["type"] == "http.response.body"),
         )
 
+    def start(self) -> None:
+        """Run the app's start-up and shut-down. An exception of the start-up is raised."""
+        self.runner.run(self._lifespan())
+
+    async def _lifespan(self) -> None:
+        told = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+
+        async def receive() -> dict[str, Any]:
+            return told.pop(0)
+
+        async def send(message: dict[str, Any]) -> None:
+            return None
+
+        await self._app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
+
+    def talk(
+        self, target: str, *, headers: Iterable[tuple[str, str]] = (), says: Iterable[str] = (), whole: bool = True
+    ) -> list[dict[str, Any]]:
+        """Open a WebSocket, say something, hang up; returns every message of the app.
+
+        Args:
+            whole: whether the server can send a whole answer where the handshake is refused.
+        """
+        return self.runner.run(self.atalk(target, headers=headers, says=says, whole=whole))
+
+    async def atalk(
+        self, target: str, *, headers: Iterable[tuple[str, str]] = (), says: Iterable[str] = (), whole: bool = True
+    ) -> list[dict[str, Any]]:
+        """:meth:`talk`, on whatever loop runs."""
+        told: list[dict[str, Any]] = [{"type": "websocket.connect"}]
+        told += [{"type": "websocket.receive", "text": text} for text in says]
+        told.append({"type": "websocket.disconnect", "code": 1000})
+        messages: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            await asyncio.sleep(0)
+            return told.pop(0) if len(told) > 1 else told[0]
+
+        async def send(message: dict[str, Any]) -> None:
+            await asyncio.sleep(0)
+            messages.append(message)
+
+        path, _, query = target.partition("?")
+        scope = {
+            "type": "websocket",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "http_version": "1.1",
+            "scheme": "wss",
+            "path": unquote(path),
+            "raw_path": path.encode(),
+            "query_string": query.encode(),
+            "root_path": "",
+            "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers],
+            "client": ("192.0.2.1", 50000),
+            "server": ("app.example.com", 443),
+            "subprotocols": [],
+            "state": {},
+            "extensions": {"websocket.http.response": {}} if whole else {},
+        }
+        await self._app(scope, receive, send)
+        return messages
+
 
 class WsgiClient:
     """Calls a WSGI app (PEP 3333). Use it as a context manager.

@@ -151,7 +151,10 @@ class Gate:
         try:
             endpoint = self._by_path.get(facts.path)
             if endpoint is not None and not facts.is_websocket:
-                return (yield from endpoint.answer(facts, lambda: self._visit(facts)))
+                found: Answer = yield from endpoint.answer(facts, lambda: self._visit(facts))
+                given = {name for name, _ in found.headers}
+                ours = [pair for pair in self._security.render(secure=self._secure(facts)) if pair[0] not in given]
+                return Answer(status=found.status, headers=[*ours, *found.headers], body=found.body)
             visit = yield from self._visit(facts)
         except AxisError as error:
             return self.refuse(error, facts)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from axis_security.rbac.guard import Guard, Open
 from axis_security.wiring.errors import UnmarkedRoutes
 
-__all__ = ["Audit", "ListedRoute"]
+if TYPE_CHECKING:
+    from axis_security.wiring.gate import Gate
+
+__all__ = ["Audit", "ListedRoute", "gate_routes"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +24,7 @@ class ListedRoute:
         methods: in order; ``WEBSOCKET`` for a WebSocket, ``*`` where the framework does not say.
         endpoint: the code's name, to find it by.
         mark: who may; ``None``: nobody decided.
-        by: where the mark stands: ``endpoint``, ``dependency``, ``mount`` or ``open``.
+        by: where the mark stands: ``endpoint``, ``dependency``, ``mount``, ``open`` or ``gate``.
         target: the code itself.
     """
 
@@ -103,6 +106,16 @@ class Audit:
         """
         if self.unmarked:
             raise UnmarkedRoutes("\n".join(_lines(self.unmarked)))
+
+
+def gate_routes(gate: Gate) -> list[ListedRoute]:
+    """The addresses that *gate* answers itself."""
+    return [
+        ListedRoute(
+            path=each.path, methods=("GET", "HEAD"), endpoint=type(each).__qualname__, mark=Open(each.reason), by="gate", target=each
+        )
+        for each in gate.endpoints
+    ]
 
 
 def _lines(routes: Sequence[ListedRoute]) -> list[str]:
