@@ -25,6 +25,7 @@ MIDDLEWARE = ["axis_security.adapters.django.AxisMiddleware"]  # first; sessions
 AXIS_SECURITY = {"AXIS": "examples.django_notes.security.axis"}
 
 ROOT_URLCONF = "examples.django_notes.urls"
+WSGI_APPLICATION = "examples.django_notes.wsgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",

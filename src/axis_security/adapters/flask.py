@@ -12,7 +12,7 @@ from axis_security.core.settings import Environment
 from axis_security.rbac.guard import Guard, Open
 from axis_security.wiring.gate import Gate
 from axis_security.wiring.marks import mark_of
-from axis_security.wiring.routes import Audit, ListedRoute
+from axis_security.wiring.routes import Audit, ListedRoute, gate_routes
 from axis_security.wiring.visit import current_visit, maybe_visit
 
 try:
@@ -121,6 +121,9 @@ def routes(app: flask.Flask, opened: Mapping[str, str] | None = None) -> Iterato
         if rule.redirect_to is None:  # those are answered by the router: no code of anybody's
             yield from _rule(app, rule, opened)
     yield from _mounted(app.wsgi_app)
+    extension = app.extensions.get(_EXTENSION)
+    if extension is not None:
+        yield from gate_routes(extension.gate)
 
 
 def _rule(app: flask.Flask, rule: Rule, opened: Mapping[str, str]) -> Iterator[ListedRoute]:

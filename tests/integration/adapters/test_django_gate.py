@@ -7,6 +7,7 @@ import gc
 import io
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,10 +18,14 @@ from tests.integration.adapters import django_site
 from axis_security import current_principal, public, requires
 from axis_security.core.context import maybe_principal
 from axis_security.core.errors import ConfigError
+from axis_security.core.events import NullSink
 from axis_security.core.settings import Environment
+from axis_security.ops.disclosure import SecurityTxt
+from axis_security.ops.health import HealthMonitor
 from axis_security.testing.adapter_clients import AsgiClient, Got, Sent, WsgiClient
 from axis_security.testing.adapter_conformance import PAGES, AdapterDiffers, Little, conforms
 from axis_security.testing.gate_world import GateWorld, Person
+from axis_security.wiring.endpoints import health, security_txt
 from axis_security.wiring.errors import UnmarkedRoutes
 from axis_security.wiring.marks import signed_in
 from axis_security.wiring.visit import current_visit
@@ -397,6 +402,71 @@ def test_cookies_and_files(world: GateWorld, ann: Person) -> None:
         assert all(word in lines[-2] + lines[-1] + lines[0] for word in ("HttpOnly", "SameSite=Lax", "Secure", "Max-Age=0"))
         assert got.header("vary") == "Accept, Cookie"
         assert ask("/file", ann).body == Path(__file__).read_bytes()
+
+
+@pytest.mark.parametrize("server", ["wsgi", "asgi"])
+def test_health_and_security_txt_are_answered_by_the_gate(world: GateWorld, server: str) -> None:
+    """Without a view, a session, or a store; details are for whoever may ask; and the audit lists them."""
+    text = SecurityTxt(contact=("mailto:security@example.com",), reviewed_on=date(2026, 1, 1))
+    monitor = HealthMonitor([], sink=NullSink())
+    endpoints = (*health(monitor, capability=world.caps.users.manage), *security_txt(text, clock=world.world))
+    owner, member = world.person("oli", tenant="t", role="owner"), world.person("mia", tenant="t", role="member")
+    with serving(world.gate(endpoints=endpoints)):
+        with WsgiClient(WSGIHandler()) if server == "wsgi" else AsgiClient(ASGIHandler()) as client:
+
+            def asked(target: str, who: Person | None = None, method: str = "GET") -> Got:
+                return client.send(Sent(method=method, target=target, headers=tuple((who.headers() if who else {}).items())))
+
+            assert asked("/livez").body == b'{"status": "ok"}'
+            assert b"mailto:security@example.com" in asked("/.well-known/security.txt").body
+            assert [asked("/readyz?verbose", who).status for who in (None, member, owner)] == [401, 403, 200]
+            assert asked("/livez", method="POST").status == 405
+        assert {"/livez", "/readyz", "/startupz", "/.well-known/security.txt"} <= {route.path for route in audit().routes}
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync views", "async views"])
+def test_two_tenants_interleaved_on_one_loop(world: GateWorld, asynchronous: bool) -> None:
+    """400 requests of two tenants at once, in views, in threads they start, and in streams: each saw its own; nothing is left behind."""
+    people = [world.person("ann", tenant="acme", role="member"), world.person("bob", tenant="globex", role="member")]
+    guard = requires(world.caps.contacts.read)
+
+    def who() -> str:
+        return current_principal().tenant.text
+
+    @guard
+    async def aview(request: Any) -> Any:
+        seen = [who()]
+        await asyncio.sleep(0)
+        seen += [who(), await asyncio.to_thread(who), await asyncio.create_task(awho())]
+
+        async def pieces() -> AsyncIterator[str]:
+            for each in seen:
+                await asyncio.sleep(0)
+                yield f"{each} {who()} "
+
+        return StreamingHttpResponse(pieces())
+
+    async def awho() -> str:
+        await asyncio.sleep(0)
+        return who()
+
+    @guard
+    def view(request: Any) -> Any:
+        return HttpResponse(f"{who()} " * 8)
+
+    sent = [
+        (Sent(method="GET", target="/x", headers=tuple({"host": "app.example.com", **person.headers()}.items())), f"{name} " * 8)
+        for _ in range(200)
+        for person, name in zip(people, ("acme", "globex"), strict=True)
+    ]
+    with serving(world.gate(), path("x", aview if asynchronous else view)), AsgiClient(ASGIHandler()) as client:
+
+        async def everything() -> list[Got]:
+            return await asyncio.gather(*(client.asend(each) for each, _ in sent))
+
+        answers = client.runner.run(everything())
+    assert [answer.body.decode() for answer in answers] == [wanted for _, wanted in sent]
+    assert maybe_principal() is None
 
 
 def test_in_development_an_unmarked_route_stops_django(world: GateWorld) -> None:

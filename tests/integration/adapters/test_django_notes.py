@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -109,6 +110,22 @@ def test_signing_out_ends_it(browsers: Any, origin: str) -> None:
         assert thief.get("/").status_code == 200
         assert ann.post("/sign-out", data={"csrf_token": token(page)}).status_code == 303
         assert thief.get("/").status_code == 303
+
+
+def test_no_route_is_open_by_accident(tmp_path: Path) -> None:
+    """`axis-security routes` lists the project without a database, and finds nothing unmarked."""
+    env = {"NOTES_DSN": "host=nowhere dbname=notes user=axis_app port=1", "NOTES_HOME": str(tmp_path), "NOTES_SECRET_KEY": "k" * 50}
+    command = [sys.executable, "-m", "axis_security.cli", "routes", "examples.django_notes.wsgi:application", "--json"]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    listed = json.loads(done.stdout)
+    assert {(route["path"], *route["methods"], route["reason"] or "".join(route["guards"])) for route in listed["routes"]} == {
+        ("/", "GET", "notes.read"),
+        ("/", "POST", "notes.write"),
+        ("/sign-in", "GET", "the page to sign in on"),
+        ("/sign-in", "POST", "whoever signs in is not signed in yet"),
+        ("/sign-out", "*", "signed-in"),
+    }
 
 
 def test_the_page_quotes_the_example() -> None:

@@ -3,55 +3,24 @@
 from __future__ import annotations
 
 import re
-import secrets
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from examples.flask_notes.app import create_app
-from examples.flask_notes.security import Base, secure
-from examples.people import PASSWORD, move_in
-from sqlalchemy import create_engine
+from examples.people import PASSWORD
+from tests.integration.adapters.conftest import Notes
 from werkzeug.test import Client
 
 from axis_security.adapters.flask import routes
-from axis_security.core.schema import DatabaseRoles
-from axis_security.core.settings import Environment
-from axis_security.testing.cluster import Cluster
-from axis_security.wiring.keys import AppKeys
 from axis_security.wiring.routes import Audit
 
 ORIGIN = "http://localhost"
 
 
 @pytest.fixture(scope="module")
-def app(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def app(notes: Notes) -> Any:
     """The example, with its people moved in."""
-    home: Path = tmp_path_factory.mktemp("flask_notes")
-    roles = DatabaseRoles.prefixed(f"fnotes_{secrets.token_hex(4)}")
-    with cluster.database("flask_notes") as name:
-        admin = create_engine(cluster.url(name))
-        keys = AppKeys.generate(environment=Environment.TEST)
-        axis = secure(cluster.url(name, user=roles.app), keys, home=home, environment=Environment.DEVELOPMENT, roles=roles)
-        Base.metadata.create_all(admin)
-        axis.plan(admin).apply(admin)
-        with psycopg.connect(cluster.dsn(name), autocommit=True) as connection:
-            connection.execute(f"ALTER ROLE {roles.app} LOGIN")  # plain identifier
-        move_in(axis)
-        try:
-            yield create_app(axis)
-        finally:
-            axis.close()
-            axis.engine.dispose()
-            admin.dispose()
-            with psycopg.connect(cluster.dsn(name), autocommit=True) as connection:
-                for role in (roles.app, roles.system, roles.owner, roles.guard):
-                    connection.execute(f"DROP OWNED BY {role} CASCADE")
-    with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
-        for role in (roles.app, roles.system, roles.owner, roles.guard):
-            connection.execute(f"DROP ROLE {role}")
+    return create_app(notes.axis)
 
 
 def browser(app: Any, name: str | None = None) -> Client:

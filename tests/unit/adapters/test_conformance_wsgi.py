@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import flask
 import pytest
 from flask.views import MethodView
 
+from axis_security.adapters.audit import audit
 from axis_security.adapters.flask import AxisFlask
 from axis_security.adapters.wsgi import AxisWsgi
-from axis_security.testing.adapter_clients import WsgiClient
+from axis_security.core.events import NullSink
+from axis_security.ops.disclosure import SecurityTxt
+from axis_security.ops.health import HealthMonitor
+from axis_security.testing.adapter_clients import Got, Sent, WsgiClient
 from axis_security.testing.adapter_conformance import PAGES, AdapterDiffers, Little, LittleRoute, conforms
-from axis_security.testing.gate_world import GateWorld
+from axis_security.testing.gate_world import GateWorld, Person
+from axis_security.wiring.endpoints import health, security_txt
 from axis_security.wiring.gate import Gate
 
 
@@ -125,3 +131,27 @@ def test_the_control_flask_without_the_extension_is_found() -> None:
     app.testing = False
     with pytest.raises(AdapterDiffers), WsgiClient(app) as client:
         conforms(client.send, little, gate)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_health_and_security_txt_are_answered_by_the_gate(name: str) -> None:
+    """Every framework has them, without a view, a session, or a store; details are for whoever may ask."""
+    world = GateWorld()
+    monitor = HealthMonitor([], sink=NullSink())
+    text = SecurityTxt(contact=("mailto:security@example.com",), reviewed_on=date(2026, 1, 1))
+    endpoints = (*health(monitor, capability=world.caps.users.manage), *security_txt(text, clock=world.world))
+    little, gate = Little(world), world.gate(endpoints=endpoints)
+    owner, member = world.person("oli", tenant="t", role="owner"), world.person("mia", tenant="t", role="member")
+    with WsgiClient(BUILDERS[name](little, gate)) as client:
+
+        def ask(target: str, who: Person | None = None, method: str = "GET") -> Got:
+            return client.send(Sent(method=method, target=target, headers=tuple((who.headers() if who else {}).items())))
+
+        assert ask("/livez").body == b'{"status": "ok"}'
+        assert b"mailto:security@example.com" in ask("/.well-known/security.txt").body
+        assert [ask("/readyz?verbose", who).status for who in (None, member, owner)] == [401, 403, 200]
+        assert ask("/livez", method="POST").status == 405
+        assert (ask("/livez", method="HEAD").status, ask("/livez", method="HEAD").body) == (200, b"")
+    if name != "wsgi":
+        app = BUILDERS[name](little, gate)
+        assert {"/livez", "/readyz", "/startupz", "/.well-known/security.txt"} <= {route.path for route in audit(app).routes}

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from axis_security.adapters.django.settings import gate
 from axis_security.adapters.django.settings import opened as opened_setting
 from axis_security.core.errors import ConfigError, MissingExtra
 from axis_security.rbac.guard import Guard, Open
 from axis_security.wiring.marks import mark_of
-from axis_security.wiring.routes import Audit, ListedRoute
+from axis_security.wiring.routes import Audit, ListedRoute, gate_routes
 
 try:
     from django.urls import URLResolver, get_resolver
@@ -21,12 +22,12 @@ __all__ = ["audit", "mark_for", "routes"]
 
 
 def audit(urlconf: Any = None) -> Audit:
-    """Every route of *urlconf* (``ROOT_URLCONF`` unless told).
+    """Every route of *urlconf* (``ROOT_URLCONF`` unless told), and the addresses that the gate answers itself.
 
     Raises:
-        ConfigError: a path in ``AXIS_SECURITY["OPENED"]`` leads nowhere.
+        ConfigError: the settings name no gate, or a path in ``AXIS_SECURITY["OPENED"]`` leads nowhere.
     """
-    return Audit.of(routes(urlconf, opened_setting()))
+    return Audit.of([*routes(urlconf, opened_setting()), *gate_routes(gate())])
 
 
 def routes(urlconf: Any = None, opened: Mapping[str, str] | None = None) -> Iterator[ListedRoute]:
