@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names())}; all of them if none is named")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--quick", action="store_true", help="fewer rounds; not for quoting")
+    parser.add_argument("--full", action="store_true", help="the large sizes: a 1 GB database in `backup`")
     parser.add_argument("--out", metavar="FILE", type=Path, help="write the JSON here as well, after every row")
     options = parser.parse_args()
     unknown = sorted(set(options.names) - set(names()))
@@ -36,7 +37,7 @@ def main() -> int:
     for name in options.names or names():
         print(f"measuring {name} …", file=sys.stderr)
         try:
-            for row in import_module(f"benchmarks.{name}").run(Settings(quick=options.quick)):
+            for row in import_module(f"benchmarks.{name}").run(Settings(quick=options.quick, full=options.full)):
                 rows.append(row)
                 print(f"  {row.case}: {row.ours:.4g} {row.unit} ({'met' if row.met else 'MISSED'}: {row.target})", file=sys.stderr)
                 if options.out is not None:

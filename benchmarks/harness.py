@@ -20,9 +20,10 @@ __all__ = ["Row", "Settings", "interleaved", "machine", "measured"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How long to look. ``quick`` is for trying a benchmark out; its figures are not for quoting."""
+    """How long to look. ``quick`` is for trying a benchmark out; its figures are not for quoting. ``full`` takes the large size where there are two."""
 
     quick: bool = False
+    full: bool = False
 
     def rounds(self, normal: int) -> int:
         """How many rounds, for one that normally takes *normal*."""

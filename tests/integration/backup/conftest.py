@@ -172,6 +172,12 @@ def make_archive() -> Callable[..., contextlib.AbstractContextManager[Site]]:
     return make_site
 
 
+@pytest.fixture(scope="session")
+def debian_programs() -> Callable[[], Path]:
+    """Finds Debian's programs, or skips."""
+    return debian
+
+
 @pytest.fixture(params=["native", "pgbackrest"], scope="module")
 def site(request: pytest.FixtureRequest, helper: tuple[str, ...]) -> Iterator[Site]:
     """Both drivers, one after the other: PostgreSQL 18 with the native one, Debian's 15 with its pgBackRest."""

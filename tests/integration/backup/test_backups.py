@@ -20,17 +20,24 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg_pool import ConnectionPool
 from sqlalchemy import MetaData
 
 from axis_security.core.checks import CheckResult
-from axis_security.core.ids import KeyType
+from axis_security.core.events import NullSink
+from axis_security.core.ids import KeyType, TenantId
+from axis_security.crypto.keyring import KeyRing
+from axis_security.crypto.keystore import KEYSTORE_PART, PostgresKeyStore
+from axis_security.crypto.ledger import FileShredLedger
 from axis_security.ops.audit_postgres import AUDIT_PART
 from axis_security.ops.backup import Backups, RestoredSite
 from axis_security.ops.backup.errors import BackupDamaged, BackupError, ProgramFailed, WalConflict, WalMissing, WrongBackupKey, WrongCluster
-from axis_security.ops.backup.records import append_record, audit_chains_hold, last_hash, verify_records
+from axis_security.ops.backup.invariants import audit_chains_hold, keys_open, shredded_stay_shredded
+from axis_security.ops.backup.records import append_record, last_hash, verify_records
 from axis_security.ops.backup.server import connected, plant_canary, server_time, switch_and_wait
 from axis_security.rls import Tenancy
 from axis_security.testing.cluster import clean_env
+from axis_security.testing.crypto import FakeKms
 
 MARKER = "zebra-quartz-canal-7719"
 
@@ -403,6 +410,39 @@ def test_a_new_key_is_a_new_generation_and_the_audit_chain_comes_back(own_site: 
     assert [check.ok for check in after.checks] == [True, False], "control: an event that was changed by then turns the drill red"
 
 
+def test_restored_keys_open_and_shredded_ones_stay_shredded(own_site: Site) -> None:
+    """A tenant's keys open after a restore; those of a tenant that was shredded since the target come back in the table and are destroyed again from the ledger,
+    which the backup does not hold. Controls: another key service, and a ledger that forgot."""
+    dsn = own_site.cluster.dsn()
+    with psycopg.connect(dsn) as connection:
+        Tenancy(MetaData(), key_type=KeyType.TEXT).plan(connection, parts=[KEYSTORE_PART]).apply(connection)
+    service, ledger = FakeKms(), FileShredLedger(own_site.home / "ledger", create=True)
+    with ConnectionPool(dsn, min_size=1, max_size=2, open=True) as pool:
+        ring = KeyRing(store=PostgresKeyStore(pool), service=service, ledger=ledger, sink=NullSink())
+        kept, erased = TenantId("kept"), TenantId("erased")
+        for tenant in (kept, erased):
+            ring.create(tenant)
+        ring.rotate(kept)
+        target = own_site.backups.run().finished
+        assert ring.shred(erased, reason="erasure was asked for") == 1
+        invariants = {
+            "keys": keys_open("postgres", service=service, ledger=ledger),
+            "shredded": shredded_stay_shredded("postgres", service=service, ledger=ledger),
+            "another service": keys_open("postgres", service=FakeKms("another/1"), ledger=ledger),
+            "a ledger that forgot": keys_open("postgres", service=service, ledger=FileShredLedger(own_site.home / "empty", create=True)),
+        }
+        report = own_site.backups.drill(invariants=invariants, target=target)
+    seen = dict(zip(["canaries", *invariants], report.checks, strict=True))
+    assert seen["keys"].ok, seen["keys"].as_dict()
+    assert seen["keys"].seen == "2 keys of 2 tenants opened"
+    assert seen["shredded"].ok, seen["shredded"].as_dict()
+    assert seen["shredded"].seen == "1 keys on the ledger, 1 had come back and were destroyed again"
+    assert not seen["another service"].ok
+    assert seen["a ledger that forgot"].seen == "2 keys of 2 tenants opened", (
+        "the row is shredded by then: the replay reached the table, too"
+    )
+
+
 @pytest.mark.parametrize("site", ["native"], indirect=True, scope="module")
 def test_a_segment_is_archived_once(site: Site, busy: Writers) -> None:
     """It comes back at full size; archived again it is accepted; with other contents, or of another cluster, it is refused and nothing changes."""
@@ -455,3 +495,45 @@ def test_no_argument_of_any_program_holds_the_key(site: Site, busy: Writers) -> 
         watcher.join()
     assert any(b"wal-push" in line for line in seen), "control: the programs were seen"
     assert not [line for line in seen if key in line]
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("driver", ["native", "pgbackrest"])
+def test_a_gigabyte_comes_back_to_the_moment(driver: str, helper: tuple[str, ...], make_archive: Any, debian_programs: Any) -> None:
+    """1 GB, writers at work while it is backed up and after, a random moment: rows exact at it, no byte of the marker in the repository, a flipped bit caught."""
+    with make_archive(driver, helper, bin_dir=debian_programs() if driver == "pgbackrest" else None) as site:
+        with psycopg.connect(site.cluster.dsn(), autocommit=True) as connection:
+            connection.execute("CREATE TABLE ledger (writer int, number int, text text, PRIMARY KEY (writer, number))")
+            connection.execute("CREATE TABLE bulk AS SELECT i AS id FROM generate_series(1, %s) i", (BULK,))
+            connection.execute(
+                "CREATE TABLE big AS SELECT i AS id, %s || repeat(md5(i::text), 30) AS text FROM generate_series(1, 1050000) i", (MARKER,)
+            )
+            size = connection.execute("SELECT pg_total_relation_size('big')").fetchone()
+            assert size is not None
+            assert size[0] > 10**9
+        writers = Writers(site.cluster.dsn())
+        with writers.at_work():
+            first = site.backups.run().finished
+            time.sleep(2)
+        last = max(committed for _, committed in writers.rows.values())
+
+        def whole(restored: RestoredSite) -> CheckResult:
+            with psycopg.connect(restored.dsn("postgres")) as connection:
+                row = connection.execute("SELECT count(*), bool_and(text = %s || repeat(md5(id::text), 30)) FROM big", (MARKER,)).fetchone()
+            return CheckResult(name="big", ok=row == (1_050_000, True), seen=str(row))
+
+        report = site.backups.drill(invariants={"ledger": writers.exact, "big": whole}, target=first + (last - first) * random.random())
+        assert report.ok, [check.as_dict() for check in report.checks]
+        print(f"{driver}: RPO {report.rpo_seconds:.1f} s, RTO {report.rto_seconds:.1f} s")
+        marker = MARKER.encode()
+        for path in site.repository.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    before = b""
+                    while block := file.read(1 << 24):
+                        assert marker not in before + block, path
+                        before = block[-len(marker) :]
+        path = data_file(site)
+        at = random.randrange(path.stat().st_size)
+        with flipped(path, at=at, bit=random.randrange(8)):
+            assert not site.backups.driver.verify().ok

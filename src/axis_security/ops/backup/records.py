@@ -12,9 +12,9 @@ from typing import Any
 
 from axis_security.core.checks import CheckResult, Finding, Severity
 from axis_security.core.errors import ConfigError
-from axis_security.ops.backup.drill import Invariant, RestoredSite
+from axis_security.ops.backup.drill import Invariant
 
-__all__ = ["append_record", "audit_chains_hold", "last_hash", "load_invariants", "verify_records"]
+__all__ = ["append_record", "last_hash", "load_invariants", "verify_records"]
 
 
 def append_record(path: Path, record: Mapping[str, Any]) -> None:
@@ -76,21 +76,3 @@ def load_invariants(names: Sequence[str]) -> dict[str, Invariant]:
             raise ConfigError(what=f"`{text}` is no invariant", why="there is no such callable", fix="write MODULE:CALLABLE")
         out[text] = found
     return out
-
-
-def audit_chains_hold(dbname: str) -> Invariant:
-    """The invariant that every tenant's audit chain in *dbname* verifies on the restored server, and that there is one."""
-
-    def look(site: RestoredSite) -> CheckResult:
-        import psycopg
-
-        from axis_security.ops.audit_postgres import verify_log
-
-        with psycopg.connect(site.dsn(dbname)) as connection:
-            results = list(verify_log(connection))
-        findings = [finding for result in results for finding in result.findings]
-        return CheckResult(
-            name="audit", ok=bool(results) and all(result.ok for result in results), seen=f"{len(results)} chains", findings=findings
-        )
-
-    return look
