@@ -87,8 +87,8 @@ def managers(policy: Policy) -> Look:
             if role not in _MAY_MANAGE
         ]
         found += [
-            finding("members.no_holder", role, f"`{role}` cannot manage users", "it does not hold users.manage", "grant it")
-            for role in sorted(_MAY_MANAGE - holders.keys())
+            finding("members.no_holder", role, f"`{role}` cannot manage users", "it does not hold users.manage, or on a condition only", "grant it")
+            for role in sorted(role for role in _MAY_MANAGE if holders.get(role) != "yes")
         ]
         for role in sorted(set(policy.roles) - _MAY_MANAGE):
             try:
