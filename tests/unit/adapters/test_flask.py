@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -221,6 +222,22 @@ def test_streams_and_templates(world: World, ann: Person) -> None:
         == 403
     )
     assert maybe_principal() is None
+
+
+def test_async_views(world: World, ann: Person) -> None:
+    """Flask runs them on a loop of their own; the guard is asked and the principal is there, after every await."""
+    app = world.flask()
+
+    @app.get("/x")
+    @requires(world.caps.contacts.read)
+    async def x() -> str:
+        seen = [str(current_principal().tenant)]
+        await asyncio.sleep(0)
+        seen.append(await asyncio.to_thread(lambda: str(current_principal().tenant)))
+        return " ".join(seen)
+
+    assert ask(app, "/x").status_code == 401
+    assert ask(app, "/x", ann).text == "acme acme"
 
 
 def test_in_development_an_unmarked_route_stops_the_app(world: World) -> None:
