@@ -36,6 +36,7 @@ from axis_security.core.context import acting_as
 from axis_security.core.ids import IdValue
 from axis_security.core.principal import Principal
 from axis_security.rls.bind import AutocommitRefused, PrincipalChanged, TenantNotBound
+from axis_security.rls.model import quote
 
 __all__ = ["IsolationLab", "Leak", "isolation_machine"]
 
@@ -56,8 +57,10 @@ class IsolationLab:
 
     Args:
         engines: guarded engines by name; each with a pool of one to three connections and no overflow.
-        table: a protected table with an integer key, the tenant column and a text column, and no other column without a default.
+        table: a protected table with a key that sorts (whole numbers, UUIDs), the tenant column and a text column.
         key, tenant, text: the names of these columns.
+        new_key: makes a key that no row has; whole numbers unless told.
+        fill: values for the table's other columns that need one.
         new_tenant: makes a tenant that no earlier example used, and returns its id.
         role: the role to act in; it may read and write the table.
         loop: runs the engines of async drivers; theirs must never be used on another loop.
@@ -70,6 +73,8 @@ class IsolationLab:
     tenant: str = "tenant_id"
     text: str = "body"
     role: str = "member"
+    new_key: Callable[[], Any] | None = None
+    fill: Callable[[], dict[str, Any]] = dict
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
 
     def __post_init__(self) -> None:
@@ -78,9 +83,9 @@ class IsolationLab:
         # Random start, so that two processes on one database do not meet.
         self._ids: Iterator[int] = itertools.count(secrets.randbelow(2**40) * 2**20)
 
-    def next_id(self) -> int:
+    def next_id(self) -> Any:
         """A key that no row has."""
-        return next(self._ids)
+        return next(self._ids) if self.new_key is None else self.new_key()
 
     def column(self, name: str) -> Column[Any]:
         """A column of the table."""
@@ -126,7 +131,7 @@ def isolation_machine(lab: IsolationLab) -> type[RuleBasedStateMachine]:
             engine = lab.engines[name]
             self.is_async = isinstance(engine, AsyncEngine)
             self.engine: Engine = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
-            self.capacity: int = self.engine.pool.size()  # type: ignore[attr-defined]
+            self.capacity: int = getattr(self.engine.pool, "size", lambda: _SLOTS)()
             tenants = [lab.new_tenant() for _ in range(3)]
             # Two people share a tenant; one of them shares the role too.
             owners = [tenants[0], tenants[0], tenants[1], tenants[2]]
@@ -196,12 +201,16 @@ def isolation_machine(lab: IsolationLab) -> type[RuleBasedStateMachine]:
 
         @rule(n=slots, p=people, surface=st.sampled_from(_SURFACES), commit=st.booleans(), implicit=st.booleans())
         def write(self, n: int, p: int, surface: str, commit: bool, implicit: bool) -> None:
-            """Insert, also as a session's very first statement and with the commit doing the flush."""
+            """Insert, also as a session's very first statement, with the commit doing the flush, and (where the metadata has its default) without tenant."""
             slot, who = self.slot(n, surface), self.people[p]
             if slot is None or (commit and slot.savepoints):
                 return
             key = lab.next_id()
-            values = {lab.key: key, lab.text: f"b{key}"} | ({} if implicit else {lab.tenant: who.tenant.value})
+            values = (
+                lab.fill()
+                | {lab.key: key, lab.text: f"b{key}"}
+                | ({} if implicit and lab.column(lab.tenant).server_default is not None else {lab.tenant: who.tenant.value})
+            )
             done, _ = self.as_(slot, who, lambda: _insert(lab, slot, values, commit=commit))
             if done:
                 slot.frames[-1][key] = f"b{key}"
@@ -218,7 +227,7 @@ def isolation_machine(lab: IsolationLab) -> type[RuleBasedStateMachine]:
             slot, who, other = self.slot(n, surface), self.people[p], self.people[q]
             if slot is None or other.tenant == who.tenant or (slot.owner is not None and slot.owner != who):
                 return
-            values = {lab.key: lab.next_id(), lab.text: "stolen", lab.tenant: other.tenant.value}
+            values = lab.fill() | {lab.key: lab.next_id(), lab.text: "stolen", lab.tenant: other.tenant.value}
             with self.refused(DBAPIError):
                 self.run(who, lambda: _insert(lab, slot, values, commit=commit))
             self.run(None, slot.handle.rollback)
@@ -390,8 +399,12 @@ def _read(lab: IsolationLab, slot: _Slot) -> dict[int, tuple[Any, str]]:
         return {getattr(row, lab.key): (getattr(row, lab.tenant), getattr(row, lab.text)) for row in rows}
     if slot.surface == "core":
         return {row[0]: (row[1], row[2]) for row in handle.execute(select(key, tenant, text))}
-    sql = f'SELECT "{lab.key}", "{lab.tenant}", "{lab.text}" FROM "{lab.table.name}"'  # names of the host's own table
+    sql = f'SELECT "{lab.key}", "{lab.tenant}", "{lab.text}" FROM {_name(lab)}'  # names of the host's own table
     return {row[0]: (row[1], row[2]) for row in handle.exec_driver_sql(sql)}
+
+
+def _name(lab: IsolationLab) -> str:
+    return quote(*filter(None, (lab.table.schema, lab.table.name)))
 
 
 def _insert(lab: IsolationLab, slot: _Slot, values: dict[str, Any], *, commit: bool) -> None:
@@ -404,7 +417,7 @@ def _insert(lab: IsolationLab, slot: _Slot, values: dict[str, Any], *, commit: b
         handle.execute(insert(lab.table).values(**values))
     else:
         names, literals = ", ".join(f'"{name}"' for name in values), ", ".join(f"'{value}'" for value in values.values())
-        handle.exec_driver_sql(f'INSERT INTO "{lab.table.name}" ({names}) VALUES ({literals})')  # made here, no input
+        handle.exec_driver_sql(f"INSERT INTO {_name(lab)} ({names}) VALUES ({literals})")  # made here, no input
     if commit:
         handle.commit()
 
@@ -413,11 +426,11 @@ def _change(lab: IsolationLab, slot: _Slot, key: int, text: str, *, erase: bool)
     handle: Session | Connection = slot.handle
     where = lab.column(lab.key) == key
     if slot.surface == "raw":
-        verb = f'DELETE FROM "{lab.table.name}"' if erase else f'UPDATE "{lab.table.name}" SET "{lab.text}" = \'{text}\''  # made here
+        verb = f"DELETE FROM {_name(lab)}" if erase else f"UPDATE {_name(lab)} SET \"{lab.text}\" = '{text}'"  # made here
         return (
-            int(handle.connection().exec_driver_sql(f'{verb} WHERE "{lab.key}" = {key}').rowcount)
+            int(handle.connection().exec_driver_sql(f"{verb} WHERE \"{lab.key}\" = '{key}'").rowcount)
             if isinstance(handle, Session)
-            else int(handle.exec_driver_sql(f'{verb} WHERE "{lab.key}" = {key}').rowcount)
+            else int(handle.exec_driver_sql(f"{verb} WHERE \"{lab.key}\" = '{key}'").rowcount)
         )
     statement: Any = delete(lab.table).where(where) if erase else update(lab.table).where(where).values({lab.text: text})
     done: Any = handle.execute(statement)

@@ -59,6 +59,9 @@ def check_isolation(lab: PolicyLab, guards: tuple[Guard, ...] | None = None) -> 
 
 # Experiments
 
+_KEYS: Final = (psycopg.errors.ForeignKeyViolation, psycopg.errors.RestrictViolation)
+"""What a foreign key says; since PostgreSQL 18 RESTRICT has a code of its own."""
+
 
 def _ids(lab: PolicyLab, table: Relation, tenant: IdValue) -> set[tuple[Any, ...]]:
     return {tuple(row[name] for name in lab.primary(table)) for row in lab.seeded[table.oid][tenant]}
@@ -78,7 +81,7 @@ def _count(lab: PolicyLab, text: str, params: tuple[Any, ...] = ()) -> int | Non
     try:
         with lab.trial():
             return lab.execute(text, params)
-    except psycopg.errors.ForeignKeyViolation:
+    except _KEYS:
         return 1  # it reached the row: the key stood in the way, not a policy
     except psycopg.Error:
         return None
@@ -157,7 +160,7 @@ def _held_writes(lab: PolicyLab, table: Relation, tenant: IdValue, *, own: bool)
         try:
             with lab.trial():
                 moved = lab.execute(f"UPDATE {table.sql} SET {key} = %s WHERE {where}", (other, *params))
-        except psycopg.errors.ForeignKeyViolation:
+        except _KEYS:
             raise _fail(table, "an UPDATE may hand a row to another tenant, but for a foreign key") from None
         except psycopg.Error:
             moved = 0

@@ -12,13 +12,18 @@ import pytest
 
 from axis_security.core.schema import DatabaseRoles
 from axis_security.rls.audit.ground import Scope
+from axis_security.rls.tenancy import Tenancy
 from axis_security.testing.cluster import Cluster
 from axis_security.testing.gallery.world import new_keyring, template_database, tenancy_for
 from axis_security.testing.kit import Actor, KitError, PolicyLab
 from axis_security.testing.kit_guards import GUARDS, Broken, check_isolation
 from axis_security.testing.mutation import Mutant, assert_not_vacuous, mutants_of, mutated, mutation_score
+from axis_security.testing.plugin import MakePolicyLab
 
 from .corpus import base_database
+
+TENANCY: dict[str, Tenancy] = {}
+"""The demo's declaration, for whoever needs it besides the lab."""
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +32,8 @@ def demo(cluster: Cluster) -> Iterator[PolicyLab]:
     roles, keyring = DatabaseRoles.prefixed("kit_" + secrets.token_hex(4)), new_keyring()
     with template_database(cluster, roles, keyring) as database:
         with psycopg.connect(cluster.dsn(database)) as connection:
-            yield PolicyLab.of(tenancy_for(roles, keyring), connection)
+            TENANCY["demo"] = tenancy_for(roles, keyring)
+            yield PolicyLab.of(TENANCY["demo"], connection)
         with psycopg.connect(cluster.dsn(database), autocommit=True) as admin:
             for role in (roles.app, roles.system, roles.owner, roles.guard):
                 admin.execute(f"DROP OWNED BY {role} CASCADE")
@@ -217,3 +223,10 @@ def test_a_schema_without_guarded_tables_is_refused(cluster: Cluster) -> None:
 def nothing(actor: Actor) -> list[Any]:
     """Binds nobody."""
     return []
+
+
+def test_the_plugin_makes_labs(demo: PolicyLab, axis_policy_lab: MakePolicyLab, cluster: Cluster) -> None:
+    """The fixture takes a declaration and a DSN, and closes its connection itself."""
+    lab = axis_policy_lab(TENANCY["demo"], cluster.dsn(demo.connection.info.dbname))
+    with lab.opened():
+        assert check_isolation(lab) == [guard.name for guard in GUARDS]
