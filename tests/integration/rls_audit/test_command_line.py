@@ -13,8 +13,9 @@ from click.testing import CliRunner, Result
 
 from axis_security import cli
 from axis_security.testing.cluster import Cluster
+from axis_security.testing.servers import ServiceMissing, debian_bin_dir
 
-from .corpus import base_database
+from .corpus import audit, base_database
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +80,42 @@ def test_mistakes_are_told_plainly(base: psycopg.Connection[Any], cluster: Clust
     away = CliRunner().invoke(cli._root(), ["rls", "audit", "postgresql+psycopg://127.0.0.1:1/none"])
     assert away.exit_code == 2
     assert "no connection to the database" in away.output
+
+
+def test_a_plain_login_is_enough(base: psycopg.Connection[Any], cluster: Cluster) -> None:
+    """A role without any right audits, shows, and gets the same answer as the administrator."""
+    base.execute("CREATE ROLE corpus_auditor LOGIN")
+    base.execute("GRANT TRUNCATE ON shop.task TO corpus_app")
+    base.commit()
+    try:
+        answers = []
+        for user in ("corpus_auditor", "postgres"):
+            done = CliRunner().invoke(cli._root(), ["rls", "audit", cluster.dsn(base.info.dbname, user=user), "--format", "json"])
+            assert done.exit_code == 1, done.output
+            answers.append(json.loads(done.output))
+        assert answers[0] == answers[1]
+        assert [finding["code"] for finding in answers[0]["findings"]] == ["rls.truncate_granted"]
+    finally:
+        base.execute("REVOKE TRUNCATE ON shop.task FROM corpus_app")
+        base.execute("DROP ROLE corpus_auditor")
+        base.commit()
+
+
+def test_older_servers_are_read_too(tls_cluster: Cluster) -> None:
+    """The same schema on PostgreSQL 17: nothing to say, and faults are named."""
+    with base_database(tls_cluster) as connection:
+        assert not audit(connection).findings
+        connection.execute("GRANT corpus_system TO corpus_app; CREATE PUBLICATION feed FOR TABLE shop.task")
+        assert audit(connection).codes == {"rls.app_role_becomes", "rls.publication"}
+
+
+def test_postgresql_15_is_read_too() -> None:
+    """Memberships without options of their own, publications with row filters."""
+    try:
+        server = Cluster(bin_dir=debian_bin_dir(15))
+    except ServiceMissing as missing:
+        pytest.skip(f"{missing.what}; {missing.fix}")
+    with server, base_database(server) as connection:
+        assert not audit(connection).findings
+        connection.execute("GRANT corpus_system TO corpus_app; CREATE PUBLICATION feed FOR TABLE shop.task")
+        assert audit(connection).codes == {"rls.app_role_becomes", "rls.publication"}

@@ -69,7 +69,10 @@ def judge(facts: Facts, scope: Scope, *, accept: Mapping[str, str] | None = None
     if scope.key is None:
         unknown.append("the tenant column: no table has one of the usual names; name it (key=, --key)")
     if not scope.app:
-        unknown.append("the application's roles: nobody but owners holds a grant on a table; name them (app=, --app)")
+        unknown.append(
+            "the application's roles: nobody but owners and superusers may reach a table. If the application logs in as one of those, "
+            "no policy holds for it; name its roles (app=, --app)"
+        )
     return AuditReport(
         findings=tuple(kept),
         accepted=tuple(aside),

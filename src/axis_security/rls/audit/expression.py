@@ -103,7 +103,7 @@ def coerced_settings(text: str) -> bool:
 
 
 _OPENS: Final = (
-    re.compile(r"current_setting\([^()]*\)\)?(?:::\w+)?\)? IS NULL\)?\s+OR\b", re.IGNORECASE),
+    re.compile(r"current_setting\([^()]*\)\)?(?:::\w+)?\)? IS NULL\)*\s+OR\b", re.IGNORECASE),
     re.compile(
         r"\bOR\s+\(*(?:pg_catalog\.)?(?:nullif\()?current_setting\([^()]*\)(?:, ''(?:::text)?\))?\)?(?:::\w+)? IS NULL", re.IGNORECASE
     ),
