@@ -6,6 +6,7 @@ It lies here because the product has real backups.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import secrets
 import socket
@@ -49,17 +50,18 @@ from axis_security.ops.disclosure import SecurityTxt
 from axis_security.ops.evidence import record_report
 from axis_security.ops.health import HealthCheck, HealthMonitor
 from axis_security.ops.probes import database
-from axis_security.ops.promises.answer import finding
 from axis_security.ops.secrets import EnvironmentSecrets, MountedFiles
 from axis_security.ops.tls import secure_dsn, server_context
 from axis_security.ops.verify import Report, to_html, verify
 from axis_security.rbac import Capabilities, Policy, Role, standard_policy
+from axis_security.rbac.guard import Open
 from axis_security.rbac.members_sql import members_part
 from axis_security.rls import Tenancy
 from axis_security.rls.sealed import SealKey, SealKeyring
 from axis_security.testing.clock import ManualClock
 from axis_security.testing.crypto import FakeKms, MemoryKeyStore
 from axis_security.testing.servers import TlsCluster, make_certificates
+from axis_security.wiring.routes import Audit, ListedRoute
 
 Site = Any  # conftest.py
 Looks = dict[str, Sequence[p.Look]]
@@ -132,7 +134,7 @@ class Product:
             "sessions": [p.session_cookies(CookieProfile.production()), p.cookies_seen("sessions.login", lambda: [COOKIE])],
             "second_factor": [p.totp(TotpPolicy(issuer="Product"), RingSealer(self.ring, "totp.seed"))],
             "roles": [p.policy_lock(self.policy, self.home / "policy.lock.json")],
-            "requests": [p.routes(list)],
+            "requests": [p.routes(lambda: Audit.of([GUARDED]))],
             "members": [p.managers(self.policy), p.members_held(self.plain(self.roles.app), self.tenancy, self.policy)],
             "backups": [p.backups(self.site.backups), p.drills(self.home / "drills.jsonl")],
             "health": [p.health(self.monitor(self.dsn(self.roles.app))), p.gate(self.home / "ci.yml")],
@@ -157,6 +159,7 @@ def _new_hashes() -> CheckResult:
 NEW_HASHES: p.Look = _new_hashes
 """Five Argon2id hashes by code alone, which no fault of another promise can reach: measured once, they save half of the file's time."""
 
+GUARDED = ListedRoute(path="/", methods=("GET",), endpoint="app.home", mark=Open("the front page"))
 COOKIE = "__Host-axis_session=x; Path=/; Secure; HttpOnly; SameSite=Lax"
 
 
@@ -473,7 +476,7 @@ look_fault("sessions", "a cookie without the prefix", lambda _: [weakened("__Hos
 # 6
 
 
-class Open:
+class NoSealer:
     """In the sealer's place: seals nothing."""
 
     def seal(self, plain: bytes, context: bytes) -> bytes:
@@ -483,7 +486,7 @@ class Open:
         return sealed
 
 
-look_fault("second_factor", "seeds are stored in the clear", lambda at: [p.totp(TotpPolicy(issuer="Product"), Open())])
+look_fault("second_factor", "seeds are stored in the clear", lambda at: [p.totp(TotpPolicy(issuer="Product"), NoSealer())])
 
 # 7
 file_fault(
@@ -518,7 +521,7 @@ look_fault("roles", "an extra capability for member", lock_of_less)
 look_fault(
     "requests",
     "a route without a guard",
-    lambda at: [p.routes(lambda: [finding("wiring.unguarded", "GET /contacts", "a route has no guard", "no decorator", "@requires(…)")])],
+    lambda at: [p.routes(lambda: Audit.of([GUARDED, dataclasses.replace(GUARDED, path="/contacts", mark=None)]))],
 )
 look_fault("requests", "nobody audits the routes", lambda at: [])
 

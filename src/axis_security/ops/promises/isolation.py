@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import uuid
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from axis_security.core.checks import CheckResult, Finding, Severity
@@ -39,29 +40,22 @@ def app_login(connect: Connect, tenancy: Tenancy) -> Look:
     return look
 
 
-def as_declared(connect: Connect, tenancy: Tenancy) -> Look:
-    """The live database is as the tenancy declares it: policies, FORCE, grants, foreign keys, functions of schema ``axis``. Nothing is changed.
+def as_declared(connect: Connect, tenancy: Tenancy, *, accept: Mapping[str, str] | None = None) -> Look:
+    """The live database is as the tenancy declares it (policies, FORCE, grants, foreign keys, functions of schema ``axis``) and no rule of the schema audit finds an error in it.
+
+    Nothing is changed.
 
     Args:
         connect: a login that may make a plan; see :meth:`Tenancy.plan`.
+        accept: findings to set aside, each with the reason; see :meth:`Tenancy.audit`.
     """
 
     def look() -> CheckResult:
         with connect() as connection:
-            plan = tenancy.plan(connection)
+            report = tenancy.audit(connection, accept=accept)
             getattr(connection, "rollback", lambda: None)()
-        found = [
-            finding(
-                "isolation.drift",
-                step.why,
-                "the database is not as declared",
-                f"a plan made now would: {step.why}",
-                "read the plan (print(tenancy.plan(connection))), find out who changed the database, then apply it",
-            )
-            for step in plan
-        ]
-        tables = sum(1 for declared in tenancy.model().tables)
-        return answer("isolation.declared", f"{tables} tables declared, {len(plan)} differences", [*found, *plan.findings])
+        aside = f", {len(report.accepted)} accepted" if report.accepted else ""
+        return answer("isolation.declared", f"{report.tables} tables, {len(report.findings)} findings{aside}", report.findings)
 
     return look
 

@@ -5,24 +5,24 @@ from __future__ import annotations
 import io
 import json
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from axis_security.core.checks import CheckResult, Finding
 from axis_security.core.context import acting_as
 from axis_security.core.errors import ConfigError, Denied
 from axis_security.core.ids import KeyType
 from axis_security.core.principal import Principal
-from axis_security.ops.promises.answer import Connect, Look, answer, finding, findings_of, rows
+from axis_security.ops.promises.answer import Connect, Look, answer, finding, rows
 
 if TYPE_CHECKING:
     from axis_security.rbac.policy import Policy
     from axis_security.rls.tenancy import Tenancy
 
-__all__ = ["managers", "members_held", "policy_lock", "routes", "write_policy_lock"]
+__all__ = ["ListedRoute", "RouteAudit", "managers", "members_held", "policy_lock", "routes", "write_policy_lock"]
 
 _FOUR: Final = ("viewer", "member", "admin", "owner")
 _MAY_MANAGE: Final = frozenset({"admin", "owner"})
@@ -87,7 +87,13 @@ def managers(policy: Policy) -> Look:
             if role not in _MAY_MANAGE
         ]
         found += [
-            finding("members.no_holder", role, f"`{role}` cannot manage users", "it does not hold users.manage, or on a condition only", "grant it")
+            finding(
+                "members.no_holder",
+                role,
+                f"`{role}` cannot manage users",
+                "it does not hold users.manage, or on a condition only",
+                "grant it",
+            )
             for role in sorted(role for role in _MAY_MANAGE if holders.get(role) != "yes")
         ]
         for role in sorted(set(policy.roles) - _MAY_MANAGE):
@@ -194,10 +200,63 @@ class _Members:
         return found
 
 
-def routes(measure: Callable[[], Iterable[Finding]]) -> Look:
-    """Every route has a guard, or a reason to have none.
+class ListedRoute(Protocol):
+    """One way into the app, as the route audit of :mod:`axis_security.wiring` lists it."""
+
+    @property
+    def path(self) -> str:
+        """Its template."""
+        ...
+
+    @property
+    def methods(self) -> Sequence[str]:
+        """Its methods."""
+        ...
+
+    @property
+    def endpoint(self) -> str:
+        """The code's name."""
+        ...
+
+
+class RouteAudit(Protocol):
+    """What the adapters' ``audit(app)`` returns."""
+
+    @property
+    def routes(self) -> Sequence[object]:
+        """Every route."""
+        ...
+
+    @property
+    def unmarked(self) -> Sequence[ListedRoute]:
+        """Those that nobody decided about."""
+        ...
+
+
+def routes(audit: Callable[[], RouteAudit]) -> Look:
+    """Every route of the app has a guard, or a reason to have none.
 
     Args:
-        measure: the route audit of the host's adapter, such as ``lambda: axis.audit(app)``.
+        audit: lists them: ``lambda: audit(app)`` with the adapter's own.
     """
-    return findings_of("requests.routes", measure, seen="every route is guarded, or public with a reason")
+
+    def look() -> CheckResult:
+        found = audit()
+        fix = "put @requires(...) on it, or @public(reason=...)"
+        wrong = [
+            finding(
+                "requests.unmarked",
+                f"{' '.join(route.methods)} {route.path}",
+                "a route has no guard",
+                f"nobody decided about `{route.endpoint}`",
+                fix,
+            )
+            for route in found.unmarked
+        ]
+        if not found.routes:
+            wrong.append(
+                finding("requests.no_routes", "app", "the app has no routes", "the audit listed none", "pass the app that is served")
+            )
+        return answer("requests.routes", f"{len(found.routes)} routes, {len(found.unmarked)} without a guard or a reason", wrong)
+
+    return look
