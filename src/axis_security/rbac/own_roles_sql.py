@@ -47,11 +47,12 @@ def own_role_rows(policy: Policy) -> Sequence[str]:
 # As in members_sql: name and arguments, result, body, whom it is for.
 OWN_ROLE_FUNCTIONS: Final[tuple[tuple[str, str, str, str], ...]] = (
     (
+        # Of the product's roles; own roles manage nobody, so nothing is measured by what they hold.
         "role_holds(p_role text, p_capability text, p_condition text)",
         "boolean",
         """
 BEGIN
-    RETURN EXISTS (SELECT FROM axis.role_capability c WHERE c.tenant IN ('', axis.tenant_text()) AND c.role = p_role
+    RETURN EXISTS (SELECT FROM axis.role_capability c WHERE c.tenant = '' AND c.role = p_role
         AND c.capability = p_capability AND c.condition IN ('', p_condition));
 END""",
         "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
@@ -192,7 +193,7 @@ class Tenancy:
             UndeclaredTable: tables of the metadata are neither protected nor open.
             MissingTable: declared tables do not exist in the database.
         """
-        declaration = self._declaration(parts)
+        declaration = self.declaration(parts)
         return run(connection, lambda: plan_flow(declaration), keep=False)
 
     def audit(self, connection: Any, *, accept: Mapping[str, str] | None = None, parts: Sequence[SchemaPart] = ()) -> AuditReport:
@@ -210,7 +211,7 @@ class Tenancy:
         """
         from axis_security.rls.audit.engine import declared_audit_flow
 
-        declaration = self._declaration(parts)
+        declaration = self.declaration(parts)
         return run(connection, lambda: declared_audit_flow(declaration, accept=accept), keep=False)
 
     def explain(self, statement: object, connection: Any = None) -> Explanation:
@@ -229,7 +230,21 @@ class Tenancy:
 
         return explain_statement(self.model(), statement, connection)
 
-    def _declaration(self, parts: Sequence[SchemaPart]) -> Declaration:
+    def foundation(self, connection: Any, *, parts: Sequence[SchemaPart] = ()) -> Plan:
+        """What the database lacks besides the tables: roles, schema ``axis``, seal keys, the table of roles and capabilities.
+
+        For databases whose tables come from migrations: an administrator applies this first, then the tables' owner can run all the rest.
+        """
+        declaration = self.declaration(parts)
+        bare = replace(declaration, model=replace(declaration.model, tables=()))
+        return run(connection, lambda: plan_flow(bare), keep=False)
+
+    def declaration(self, parts: Sequence[SchemaPart] = ()) -> Declaration:
+        """All that a plan is made from, as values.
+
+        Raises:
+            UndeclaredTable: tables of the metadata are neither protected nor open.
+        """
         model = self.model()
         below = any(isinstance(declared.shape, Protected) and declared.shape.below for declared in model.tables)
         own = (base_part(self.key_type), *((hierarchy_part(self.key_type),) if below else ()))

@@ -37,14 +37,14 @@ OWNERS: Final = ("u1", "u2", None)
 
 def standing(*, limit: tuple[str, ...] | None = None) -> Policy:
     """Five roles over notes, deals and billing: members change their own notes, billing is the owner's."""
-    caps = Capabilities(notes=COMMANDS, deals=("write",), billing=("manage",), users=("manage",))
+    caps = Capabilities(notes=COMMANDS, deals=("write",), billing=("manage",), files=("read",), users=("manage",))
     own = owns("owner_id")
     deals = predicate("in_own_team")(lambda _principal, _row: True)
     roles = [
         Role("guest", [allow(caps.notes.select, when=own)]),
         Role("viewer", [caps.notes.select], ["guest"]),
         Role("member", [*(allow(caps[f"notes.{name}"], when=own) for name in COMMANDS), allow(caps.deals.write, when=deals)], ["viewer"]),
-        Role("admin", [*caps.notes, caps.users.manage, allow(caps.deals.write, when=deals)], ["member"]),
+        Role("admin", [*caps.notes, caps.users.manage, allow(caps.files.read, when=own), allow(caps.deals.write, when=deals)], ["member"]),
         Role("owner", list(caps), ["admin"]),
     ]
     order = ("guest", "viewer", "member", "admin", "owner")
@@ -285,6 +285,17 @@ def test_only_up_to_own_rights(office: Office) -> None:
         ("denied", ""),
         ("allowed", "notes.delete"),
     ]
+
+
+def test_a_right_on_a_condition_is_given_on_at_least_that_condition(office: Office) -> None:
+    """An admin who may read own files only cannot define a role that reads all of them; the owner can."""
+    files = office.policy.caps["files.read"]
+    tenant = office.workspace(boss="owner", head="admin")
+    office.define(tenant, "head", Role("custom.own", [allow(files, when=owns("owner_id"))]))
+    with pytest.raises(MemberRefused) as refused:
+        office.define(tenant, "head", Role("custom.all", [files]))
+    assert refused.value.reason == "not_allowed"
+    office.define(tenant, "boss", Role("custom.all", [files]))
 
 
 def test_the_guard_refuses_before_the_database_is_asked(office: Office) -> None:
