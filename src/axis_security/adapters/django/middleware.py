@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from axis_security.adapters.django.routes import audit, mark_for
 from axis_security.adapters.django.settings import gate, opened
+from axis_security.adapters.teardown import nobody_tears_down
 from axis_security.adapters.wsgi import Replayed, environ_headers, is_answer, perform_sync
 from axis_security.core.errors import AxisError, ConfigError, MissingExtra
 from axis_security.core.flow import adrive, drive
@@ -85,6 +86,7 @@ class AxisMiddleware:
         return self._leave(request, response, verdict, own)
 
     async def _answer_async(self, request: Any) -> Any:
+        nobody_tears_down()
         verdict = await adrive(self.gate.enter(_facts(request)), self._perform(request))
         if isinstance(verdict, Answer):
             return _Exact(verdict)
