@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final
 
+from axis_security.adapters.teardown import nobody_tears_down
 from axis_security.core.context import acting_as_nobody
 from axis_security.core.errors import AxisError, PrincipalRequired
 from axis_security.core.flow import adrive
@@ -88,6 +89,7 @@ class GateMiddleware:
                 raise RuntimeError(f"unknown ASGI connection type {other!r}")
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        nobody_tears_down()
         body = _Body(receive)
         verdict = await adrive(self.gate.enter(facts_from(scope)), _performer(self.gate, body))
         if isinstance(verdict, Answer):
@@ -107,6 +109,7 @@ class GateMiddleware:
             await out.finish()
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        nobody_tears_down()
         verdict = await adrive(self.gate.enter(facts_from(scope)), _performer(self.gate, _Body(receive)))
         if isinstance(verdict, Answer):
             await _reject(scope, receive, send, verdict)
