@@ -25,6 +25,7 @@ __all__ = [
     "Recheck",
     "TwoStores",
     "VaultIdentity",
+    "joined",
 ]
 
 
@@ -93,7 +94,7 @@ class VaultIdentity:
 
     def perform(self, request: Identify | Recheck, /) -> Identified:
         """See :class:`Identity`."""
-        found: Identified = self._vault.carry_out(_joined(request, self._policy))
+        found: Identified = self._vault.carry_out(joined(request, self._policy))
         return found
 
 
@@ -106,7 +107,7 @@ class AsyncVaultIdentity:
 
     async def perform(self, request: Identify | Recheck, /) -> Identified:
         """See :class:`Identity`."""
-        found: Identified = await self._vault.carry_out(_joined(request, self._policy))
+        found: Identified = await self._vault.carry_out(joined(request, self._policy))
         return found
 
 
@@ -194,7 +195,8 @@ _RECHECK: Final = (
 )
 
 
-def _joined(request: Identify | Recheck, policy: Policy | None) -> VaultCall:
+def joined(request: Identify | Recheck, policy: Policy | None) -> VaultCall:
+    """The one statement that answers *request*."""
     call = vault_call(request.session if isinstance(request, Identify) else request.sessions)
 
     def read(rows: Rows) -> Identified:
