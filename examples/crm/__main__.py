@@ -9,18 +9,18 @@ import tempfile
 from pathlib import Path
 
 import uvicorn
+from examples.crm.app import create_app
+from examples.crm.models import Base
+from examples.crm.promises import disclosure, monitor, promises
+from examples.crm.security import caps, secure
+from examples.crm.seed import PASSWORD, move_in
 from sqlalchemy import create_engine, text
 
 from axis_security.core.schema import DatabaseRoles
 from axis_security.core.settings import Environment
 from axis_security.testing.cluster import Cluster
+from axis_security.wiring.endpoints import health, security_txt
 from axis_security.wiring.keys import AppKeys
-
-from examples.crm.app import create_app
-from examples.crm.models import Base
-from examples.crm.promises import promises
-from examples.crm.security import secure
-from examples.crm.seed import PASSWORD, move_in
 
 
 def main() -> None:
@@ -34,8 +34,10 @@ def main() -> None:
     with Cluster() as cluster, tempfile.TemporaryDirectory() as home, cluster.database("crm") as database:
         admin = create_engine(cluster.url(database))
         Base.metadata.create_all(admin)
+        app_dsn = cluster.dsn(database, user=roles.app)
         site = secure(
             cluster.url(database, user=roles.app),
+            endpoints=(*health(monitor(app_dsn), capability=caps.audit.read), *security_txt(disclosure())),
             keys=AppKeys.generate(environment=Environment.DEVELOPMENT),
             home=Path(home),
             origin=origin,
@@ -50,7 +52,18 @@ def main() -> None:
         for person in people:
             print(f"    {person.email:24} {person.role:8} of {person.workspace.title()}")
         print(f"\n  What it promises, measured live: {origin}/security\n", flush=True)
-        app = create_app(site, promises(site, admin=cluster.dsn(database), system=cluster.dsn(database, user=roles.system)))
+        app = create_app(
+            site,
+            lambda app: promises(
+                site,
+                app=app,
+                tenant=people[0].tenant,
+                app_dsn=app_dsn,
+                admin=cluster.dsn(database),
+                system=cluster.dsn(database, user=roles.system),
+                home=Path(home),
+            ),
+        )
         uvicorn.run(app, host="127.0.0.1", port=options.port, log_level="warning", server_header=False)
 
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from examples.crm import account, records, workspace
+from examples.crm.pages import HERE, back_to, page
+from examples.crm.security import Site
 from fastapi import FastAPI
 from fastapi.responses import Response
 from fastapi.staticfiles import StaticFiles
@@ -11,15 +16,11 @@ from axis_security.adapters.fastapi import install
 from axis_security.ops.promises import Promises
 from axis_security.wiring.visit import current_visit
 
-from examples.crm import account, records, workspace
-from examples.crm.pages import HERE, back_to, page
-from examples.crm.security import Site
-
 __all__ = ["create_app"]
 
 
-def create_app(site: Site, promises: Promises | None = None) -> FastAPI:
-    """The CRM over *site*."""
+def create_app(site: Site, promises: Callable[[FastAPI], Promises] | None = None) -> FastAPI:
+    """The CRM over *site*. *promises* says how the security page measures; without it the page lists nothing measured."""
     app = FastAPI(title="Tidepool CRM", docs_url=None, redoc_url=None)
 
     @app.get("/", include_in_schema=False)
@@ -29,7 +30,7 @@ def create_app(site: Site, promises: Promises | None = None) -> FastAPI:
 
     app.include_router(account.router(site))
     app.include_router(records.router(site))
-    app.include_router(workspace.router(site, promises))
-    app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
-    install(app, site.axis.gate, opened={"/static": "styles and pictures, the same for everybody"})
+    app.include_router(workspace.router(site, None if promises is None else lambda: promises(app)))
+    app.mount("/static", public("styles and pictures, the same for everybody")(StaticFiles(directory=HERE / "static")), name="static")
+    install(app, site.axis.gate, opened={"/openapi.json": "describes the JSON interface; it holds no data"})
     return app

@@ -49,8 +49,12 @@ class Contact(Base):
     phone = sealed("contact.phone")
     notes: Mapped[str | None] = mapped_column(EncryptedText("contact.notes"))
     created_at: Mapped[datetime] = mapped_column(default=_now)
-    deals: Mapped[list[Deal]] = relationship(back_populates="contact", passive_deletes=True, order_by="Deal.title")
-    attachments: Mapped[list[Attachment]] = relationship(back_populates="contact", passive_deletes=True, order_by="Attachment.filename")
+    deals: Mapped[list[Deal]] = relationship(
+        back_populates="contact", cascade="all, delete-orphan", passive_deletes=True, order_by="Deal.title"
+    )
+    attachments: Mapped[list[Attachment]] = relationship(
+        back_populates="contact", cascade="all, delete-orphan", passive_deletes=True, order_by="Attachment.filename"
+    )
 
 
 class Deal(Base):

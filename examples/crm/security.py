@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from examples.crm.models import Attachment, Base, Contact, Deal, Profile
+from examples.crm.pages import refused
 from sqlalchemy import Engine, NullPool, create_engine
 from sqlalchemy.orm import Session
 
 from axis_security import Axis, Secret
 from axis_security.auth import PasswordService
+from axis_security.core.events import LoggingSink
 from axis_security.core.ids import KeyType
 from axis_security.core.minted import minted_text
 from axis_security.core.schema import DatabaseRoles
@@ -25,7 +28,6 @@ from axis_security.crypto.kms.local import LocalFileKms
 from axis_security.crypto.ledger import FileShredLedger
 from axis_security.crypto.objects import Files, SealedObjects
 from axis_security.crypto.sealer import RingSealer
-from axis_security.core.events import LoggingSink
 from axis_security.rbac import Capabilities, Policy, standard_policy
 from axis_security.rls import Tenancy
 from axis_security.wiring.gate import Endpoint
@@ -33,14 +35,9 @@ from axis_security.wiring.keys import AppKeys
 from axis_security.wiring.refusals import Pages
 from axis_security.wiring.sources import EngineSource
 
-from examples.crm.models import Attachment, Base, Contact, Deal, Profile
-from examples.crm.pages import refused
-
 __all__ = ["Letter", "Site", "caps", "make_policy", "secure"]
 
-caps = Capabilities(
-    contacts=("read", "write"), deals=("read", "write"), files=("read", "write"), audit=("read",), users=("manage",)
-)
+caps = Capabilities(contacts=("read", "write"), deals=("read", "write"), files=("read", "write"), audit=("read",), users=("manage",))
 
 
 def make_policy() -> Policy:

@@ -7,15 +7,17 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
+from examples.crm.models import Profile
+from examples.crm.pages import back_to, own_id, page
+from examples.crm.security import Site, caps
 from fastapi import APIRouter, Form
 from fastapi.responses import Response, StreamingResponse
 from sqlalchemy import delete, select
 
 from axis_security import current_principal, public, requires
-from axis_security.adapters.fastapi import CurrentPrincipal
 from axis_security.core.settings import Environment
 from axis_security.ops.audit_postgres import read_page
 from axis_security.ops.export import export_tables, export_workspace
@@ -25,16 +27,12 @@ from axis_security.ops.verify.run import verify
 from axis_security.rbac.members import MemberRefused
 from axis_security.wiring.sources import EngineSource
 
-from examples.crm.models import Profile
-from examples.crm.pages import back_to, page
-from examples.crm.security import Site, caps
-
 __all__ = ["router"]
 
 Text = Annotated[str, Form(max_length=400)]
 
 
-def router(site: Site, promises: Promises | None) -> APIRouter:
+def router(site: Site, promises: Callable[[], Promises] | None) -> APIRouter:
     """The routes. *promises* says how the security page measures; without it the page lists what is promised."""
     api = APIRouter(include_in_schema=False)
     axis = site.axis
@@ -56,7 +54,7 @@ def router(site: Site, promises: Promises | None) -> APIRouter:
 
     @api.get("/members")
     @requires(caps.contacts.read)
-    def members(me: CurrentPrincipal) -> Response:
+    def members() -> Response:
         return members_page()
 
     @api.post("/members/invite")
@@ -76,7 +74,9 @@ def router(site: Site, promises: Promises | None) -> APIRouter:
         try:
             axis.members.change_role(uuid.UUID(user), role)
         except (MemberRefused, ValueError) as error:
-            return members_page(status=409, problem=error.public()["message"] if isinstance(error, MemberRefused) else "There is no such member.")
+            return members_page(
+                status=409, problem=error.public()["message"] if isinstance(error, MemberRefused) else "There is no such member."
+            )
         return back_to("/members")
 
     @api.post("/members/{user}/remove")
@@ -85,7 +85,9 @@ def router(site: Site, promises: Promises | None) -> APIRouter:
         try:
             axis.members.remove(uuid.UUID(user))
         except (MemberRefused, ValueError) as error:
-            return members_page(status=409, problem=error.public()["message"] if isinstance(error, MemberRefused) else "There is no such member.")
+            return members_page(
+                status=409, problem=error.public()["message"] if isinstance(error, MemberRefused) else "There is no such member."
+            )
         with site.db() as db:
             db.execute(delete(Profile).where(Profile.user_id == user))
             db.commit()
@@ -93,9 +95,9 @@ def router(site: Site, promises: Promises | None) -> APIRouter:
 
     @api.post("/members/leave")
     @requires(caps.contacts.read)
-    def leave(me: CurrentPrincipal) -> Response:
+    def leave() -> Response:
         with site.db() as db:
-            db.execute(delete(Profile).where(Profile.user_id == me.user.text))
+            db.execute(delete(Profile).where(Profile.user_id == own_id()))
             try:
                 axis.members.leave()
             except MemberRefused as error:
@@ -126,7 +128,9 @@ def router(site: Site, promises: Promises | None) -> APIRouter:
                 while block := out.read(65_536):
                     yield block
 
-        return StreamingResponse(blocks(), media_type="application/zip", headers={"content-disposition": 'attachment; filename="workspace.zip"'})
+        return StreamingResponse(
+            blocks(), media_type="application/zip", headers={"content-disposition": 'attachment; filename="workspace.zip"'}
+        )
 
     @api.get("/security")
     @public("the security page is for everybody")
@@ -146,7 +150,7 @@ def router(site: Site, promises: Promises | None) -> APIRouter:
 class _Measured:
     """The last report, measured again after a minute; one request measures, the others get what there is."""
 
-    def __init__(self, promises: Promises | None) -> None:
+    def __init__(self, promises: Callable[[], Promises] | None) -> None:
         self._promises, self._lock = promises, threading.Lock()
         self._report: Report | None = None
         self._at = 0.0
@@ -157,7 +161,7 @@ class _Measured:
         if (self._report is None or time.monotonic() - self._at > 60) and self._lock.acquire(blocking=self._report is None):
             try:
                 if self._report is None or time.monotonic() - self._at > 60:
-                    self._report, self._at = verify(self._promises), time.monotonic()
+                    self._report, self._at = verify(self._promises()), time.monotonic()
             finally:
                 self._lock.release()
         return self._report

@@ -82,7 +82,13 @@ class GateMiddleware:
                 await self._websocket(scope, receive, send)
             case "lifespan":
                 if self._on_start is not None:
-                    self._on_start()
+                    try:
+                        self._on_start()
+                    except Exception as error:
+                        # Servers take an exception here for an app without lifespan, and serve it; this they take for a refusal.
+                        await receive()
+                        await send({"type": "lifespan.startup.failed", "message": str(error)})
+                        raise
                 with acting_as_nobody():
                     await self.app(scope, receive, send)
             case other:
