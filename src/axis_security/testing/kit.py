@@ -28,6 +28,7 @@ from axis_security.rls.audit.engine import scope_of
 from axis_security.rls.audit.facts import Column, Facts, Relation
 from axis_security.rls.audit.ground import Ground, Scope
 from axis_security.rls.audit.read import read_facts
+from axis_security.rls.model import Protected
 from axis_security.rls.sealed import Sealer
 from axis_security.rls.tenancy import Tenancy
 
@@ -43,7 +44,7 @@ class Actor:
     """Somebody to act as: a tenant, a user, a role of the host."""
 
     tenant: IdValue
-    user: str = "kit"
+    user: IdValue = "kit"
     role: str = "member"
 
 
@@ -102,6 +103,7 @@ class PolicyLab:
         may: whether a role may run a command on a table; every role everything, unless told.
         forge: makes a binding that is not genuine from a genuine one; ``None`` where the context is a plain setting.
         rows_each: rows of each tenant in each table.
+        user: who acts, and whose the rows are in tables that are held to a user's own.
     """
 
     connection: psycopg.Connection[Any]
@@ -113,6 +115,7 @@ class PolicyLab:
     may: Callable[[str, str, str], bool] = lambda role, table, command: True
     forge: Bind | None = None
     rows_each: int = 2
+    user: IdValue = "kit"
     facts: Facts = field(init=False, default_factory=Facts)
     ground: Ground = field(init=False)
     tables: list[Relation] = field(init=False, default_factory=list)
@@ -150,6 +153,12 @@ class PolicyLab:
             needed = getattr(access.get(table), command.lower(), None)
             return needed is None or any(grant.role == role and grant.capability == needed and grant.when is None for grant in grants)
 
+        owners = [
+            (d.table, d.shape.owner) for d in model.protected().values() if isinstance(d.shape, Protected) and d.shape.owner is not None
+        ]
+        kinds = {column.key_type for table, name in owners if (column := table.column(name)) is not None}
+        user: IdValue = 4711 if KeyType.INT in kinds else uuid.uuid4() if KeyType.UUID in kinds else "kit"
+        own = {(".".join(table.name), name): lambda: user for table, name in owners}
         known = tuple(dict.fromkeys(grant.role for grant in grants)) or ("member",)
         full = [
             role
@@ -163,7 +172,8 @@ class PolicyLab:
             bind=bind,
             tenants=twin_tenants(tenancy.key_type),
             roles=ordered if roles is None else roles,
-            fill=fill or {},
+            fill={**own, **(fill or {})},
+            user=user,
             may=may,
             forge=forge,
         )

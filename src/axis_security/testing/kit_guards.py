@@ -97,7 +97,7 @@ def _fail(table: Relation, what: str) -> Broken:
 
 
 def _first(lab: PolicyLab, tenant: IdValue) -> Actor:
-    return Actor(tenant, role=lab.roles[0])
+    return Actor(tenant, user=lab.user, role=lab.roles[0])
 
 
 def _held(lab: PolicyLab, table: Relation, tenant: IdValue, *, own: bool = True) -> None:
@@ -331,7 +331,7 @@ def roles_do_what_they_may(lab: PolicyLab) -> None:
         key = quote(lab.key)
         granted = {what for _, what in lab.ground.app_holds(table.grants, "SELECT", "INSERT", "UPDATE", "DELETE")}
         for role in (*lab.roles, _UNKNOWN):
-            with lab.acting(Actor(tenant, role=role)):
+            with lab.acting(Actor(tenant, user=lab.user, role=role)):
                 values = lab.values_for(table, tenant)
                 reads = lab.may(role, table.label, "SELECT")
                 did = {

@@ -112,6 +112,7 @@ GRANT SELECT ON shop.event_2026 TO corpus_system;
 --- case: a partition added later with a column granted
 --- code: rls.child_reachable
 --- modes: 21
+--- fix: runs
 --- broken
 CREATE TABLE shop.event_2027 PARTITION OF shop.event FOR VALUES FROM ('2027-01-01') TO ('2028-01-01');
 ALTER TABLE shop.event_2027 OWNER TO corpus_owner;

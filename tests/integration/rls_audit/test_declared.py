@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -15,6 +16,8 @@ from axis_security.rls.audit.show import show_table
 from axis_security.rls.sealed import SealKey, SealKeyring
 from axis_security.rls.tenancy import Tenancy
 from axis_security.testing.cluster import Cluster
+from axis_security.testing.kit import PolicyLab
+from axis_security.testing.kit_guards import check_isolation
 
 Live = tuple[Tenancy, sa.Connection]
 
@@ -151,6 +154,11 @@ def test_every_shape_that_can_be_declared_has_no_finding(cluster: Cluster) -> No
             tenancy.plan(engine).apply(engine)
             report = tenancy.audit(engine)
             assert not report.findings, str(report)
+            with psycopg.connect(cluster.dsn(database)) as administrator:
+                lab = PolicyLab.of(tenancy, administrator)
+                with lab.opened():
+                    assert {table.name for table in lab.tables} == {"deal", "doc", "share", "invoice", "draft"}
+                    assert "tenants apart" in check_isolation(lab)
         finally:
             engine.dispose()
     with sa.create_engine(cluster.url("postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool).connect() as connection:

@@ -32,6 +32,14 @@ CONTACT = sa.Table(
     sa.Column("owner_id", sa.Text),
     sa.Column("version", sa.Integer),
 )
+DOC = sa.Table(
+    "doc",
+    METADATA,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("tenant_id", sa.Text),
+    sa.Column("guest", sa.Text),
+    sa.Column("title", sa.Text),
+)
 COUNTRY = sa.Table("country", METADATA, sa.Column("code", sa.Text, primary_key=True))
 STRAY = sa.Table("stray", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
 
@@ -62,6 +70,7 @@ def world(cluster: Cluster) -> Iterator[tuple[Tenancy, sa.Engine]]:
     roles = DatabaseRoles.prefixed("explain_" + secrets.token_hex(4))
     tenancy = Tenancy(METADATA, roles=roles, seal=SealKeyring(current=SealKey.generate(1)), policy=Policy())
     tenancy.protect(CONTACT, read="contacts.read", write="contacts.write")
+    tenancy.protect(DOC, visible_to="guest")
     tenancy.open(COUNTRY, reason="the same for all")
     with cluster.database("explain") as database:
         admin = sa.create_engine(cluster.url(database))
@@ -70,6 +79,10 @@ def world(cluster: Cluster) -> Iterator[tuple[Tenancy, sa.Engine]]:
         with admin.begin() as connection:
             rows = [(MINE, "acme", "me"), (COLLEAGUE, "acme", "she"), (THEIRS, "globex", "me")]
             connection.execute(sa.insert(CONTACT), [{"id": i, "tenant_id": t, "owner_id": o, "version": 2} for i, t, o in rows])
+            connection.execute(
+                sa.insert(DOC),
+                [{"id": THEIRS, "tenant_id": "globex", "guest": "acme"}, {"id": MINE, "tenant_id": "acme", "guest": "globex"}],
+            )
         engine = sa.create_engine(cluster.url(database, user=roles.app))
         tenancy.install(engine)
         yield tenancy, engine
@@ -104,6 +117,9 @@ def update(row: uuid.UUID, *, version: int | None = None) -> sa.Update:
         ("writer", update(MINE), Verdict.HIDDEN),
         ("admin", sa.insert(CONTACT).values(id=MISSING, tenant_id="globex"), Verdict.NOT_ALLOWED),
         ("admin", sa.insert(CONTACT).values(id=MISSING), Verdict.ALLOWED),
+        ("guest", sa.select(DOC).where(DOC.c.id == THEIRS), Verdict.ALLOWED),
+        ("guest", sa.update(DOC).where(DOC.c.id == THEIRS).values(title="x"), Verdict.NOT_ALLOWED),
+        ("guest", sa.update(DOC).where(DOC.c.id == MINE).values(title="x"), Verdict.ALLOWED),
         ("guest", sa.select(COUNTRY), Verdict.ALLOWED),
         ("admin", sa.delete(COUNTRY), Verdict.NOT_ALLOWED),
     ],
