@@ -10,6 +10,7 @@ nothing in production.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["FoundationMissing", "Migrations", "RowsOutsideScope"]
 
 _OPTION: Final = "axis_migrations"
+_OWNER: Final = re.compile(r"ALTER TABLE .* OWNER TO \w+", re.DOTALL)
 
 
 class RowsOutsideScope(AxisError):
@@ -262,7 +264,9 @@ class ProtectOp(MigrateOperation):
     @classmethod
     def of(cls, step: Step) -> ProtectOp:
         """The operation that carries out *step*."""
-        return (DriftOp if step.flagged else ProtectOp)(step.sql, reverse=step.reverse, why=step.why)
+        # Who owned a table before is a fact of the database that autogenerate looked at, and of no other.
+        undo = None if _OWNER.fullmatch(step.sql) else step.reverse
+        return (DriftOp if step.flagged else ProtectOp)(step.sql, reverse=undo, why=step.why)
 
     @classmethod
     def axis_protect(cls, operations: Operations, sql: str) -> Any:
