@@ -302,6 +302,32 @@ def test_every_promise_of_a_whole_product_holds(product: Product) -> None:
         assert secret not in page
 
 
+def test_engines_do_as_well_as_psycopg(product: Product) -> None:
+    """The same looks through SQLAlchemy's connections; and through a guarded engine a leak is seen as well."""
+    plain, guarded, owner = (
+        create_engine(product.site.cluster.url(product.name, user=role)) for role in (product.roles.app, product.roles.app, None)
+    )
+    product.tenancy.install(guarded, sink=NullSink())
+    looks = [
+        p.app_login(plain.connect, product.tenancy),
+        p.as_declared(owner.connect, product.tenancy),
+        p.strangers(guarded.connect, product.tenancy, system=owner.connect),
+    ]
+    members = [p.members_held(plain.connect, product.tenancy, product.policy)]
+    only = p.Promises(product="Engines", isolation=looks, members=members, at_rest=[p.sealed_column(owner.connect, "contact", "ssn")])
+    try:
+        rows = {row.promise.key: row for row in verify(only).rows}
+        for key in ("isolation", "members", "at_rest"):
+            assert rows[key].ok, rows[key].as_dict()
+        product.change("ALTER TABLE contact DISABLE ROW LEVEL SECURITY")
+        found = {each.code for check in verify(only).rows[2].checks for each in check.findings}
+        assert {"isolation.leak", "rls.differs_from_declaration"} <= found
+    finally:
+        product.change("ALTER TABLE contact ENABLE ROW LEVEL SECURITY")
+        for engine in (plain, guarded, owner):
+            engine.dispose()
+
+
 Plant = Callable[[Product], AbstractContextManager[Looks]]
 FAULTS: dict[str, tuple[str, Plant]] = {}
 

@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from jsonschema import Draft7Validator
 
+from axis_security.cli.evidence import command as evidence_command
+from axis_security.cli.secrets import command as secrets_command
 from axis_security.core.checks import CheckResult
 from axis_security.core.encoding import b64url_decode
 from axis_security.core.errors import ConfigError
@@ -235,3 +238,28 @@ def test_a_changed_bundle_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"no zip")
     assert not check_bundle(path, KEY.public).ok
     assert not check_bundle(path, "no key").ok
+
+
+def test_the_command_line_signs_and_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Minted key in, signed bundle out, checked with the public key; a changed bundle and a wrong key are status 1."""
+    module = "from axis_security.ops.promises import Promises\npromises = Promises(product='Example')\n"
+    (tmp_path / "promises_for_evidence.py").write_text(module)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    key, out, notes = tmp_path / "key", tmp_path / "out.zip", tmp_path / "notes.jsonl"
+    notes.write_text("{}\n")
+    minted = CliRunner().invoke(secrets_command, ["mint", "evidence"])
+    assert minted.exit_code == 0
+    key.write_text(minted.output.strip().splitlines()[-1])
+
+    def run(*words: str) -> Any:
+        return CliRunner().invoke(evidence_command, list(words))
+
+    public = run("public-key", "--key-file", str(key)).output.strip()
+    made = run("bundle", "promises_for_evidence", "--key-file", str(key), "--out", str(out), "--with", str(notes))
+    assert made.exit_code == 1, "nothing is measured, so nothing holds; the bundle is written and says so"
+    assert json.loads(made.output) == {"file": str(out), "ok": False, "files": 6, "public_key": public}
+    assert run("check", str(out), "--public-key", public).exit_code == 0
+    assert run("check", str(out), "--public-key", OTHER.public).exit_code == 1
+    assert "SOC 2 CC6.1" in run("controls").output
+    assert len(json.loads(run("controls", "--json").output)) == len(CONTROLS)

@@ -154,22 +154,27 @@ def newest_canaries(connection: psycopg.Connection[Any], *, limit: int = _KEPT) 
 
 
 def switch_and_wait(connection: psycopg.Connection[Any], *, seconds: float = 60.0) -> str:
-    """Close the current WAL segment and wait until it is archived; returns its name.
+    """Close the current WAL segment and wait until it is archived; returns its name. A backlog is waited for as long as it shrinks.
+
+    Args:
+        seconds: how long the archiver may go without archiving a segment.
 
     Raises:
-        BackupError: it was not archived in time.
+        BackupError: it archived none for that long.
     """
     row = connection.execute("SELECT pg_walfile_name(pg_switch_wal() - 1)").fetchone()
     segment = str(row[0]) if row else ""
-    deadline = time.monotonic() + seconds
+    archived, deadline = "", time.monotonic() + seconds
     while time.monotonic() < deadline:
         row = connection.execute("SELECT last_archived_wal FROM pg_stat_archiver").fetchone()
-        archived = str(row[0] or "") if row else ""
-        if archived[:24] >= segment:
+        newest = str(row[0] or "") if row else ""
+        if newest[:24] >= segment:
             return segment
+        if newest != archived:
+            archived, deadline = newest, time.monotonic() + seconds
         time.sleep(0.05)
     raise BackupError(
-        what=f"WAL segment {segment} was not archived within {seconds:.0f} s",
+        what=f"WAL segment {segment} was not archived, and no other in {seconds:.0f} s",
         why="archive_command fails, or is not set",
         fix="look at the server's log and at pg_stat_archiver, and apply the settings that `axis-security backup plan` prints",
         facts={"segment": segment},

@@ -31,7 +31,8 @@ def answer(name: str, seen: str, findings: Iterable[Finding | None] = ()) -> Che
 def rows(connection: Any, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
     """Run one statement on a psycopg or SQLAlchemy connection."""
     run = getattr(connection, "exec_driver_sql", None) or connection.execute
-    return [tuple(row) for row in run(sql, tuple(params)).fetchall()]
+    # Without parameters a driver leaves `%` alone.
+    return [tuple(row) for row in (run(sql, tuple(params)) if params else run(sql)).fetchall()]
 
 
 def findings_of(name: str, measure: Callable[[], Iterable[Finding]], *, seen: str = "") -> Look:
