@@ -45,6 +45,8 @@ _SEGMENT_FILE: Final = re.compile(r"([0-9A-F]{24})-[0-9a-f]{40}(?:\.\w+)?$", re.
 # pgBackRest's own exit statuses (src/common/error.auto.c of its source).
 _CRYPTO: Final = 95
 _NOT_FOUND: Final = 1
+_STANZA_EXISTS: Final = frozenset({0, 2})
+"""Status codes of ``info``: whole backups, or none yet."""
 _OTHER: Final = 99
 """pgBackRest's word, in a stanza's status, for an error that each repository's own message tells."""
 
@@ -161,10 +163,12 @@ class PgBackRestDriver:
 
     def run(self, kind: BackupKind = BackupKind.FULL, progress: Progress = silent) -> Backup:
         """Take one backup; pgBackRest lets go of old ones at its end, and resumes or removes what a killed run left at its beginning."""
-        self.prepare()
         generation = self._settings.active
+        found = self._info(generation)
+        if found.get("status", {}).get("code") not in _STANZA_EXISTS:
+            self.prepare()
         self._call(generation, "check")
-        known = {backup.label for backup in self._backups(generation)}
+        known = {each["label"] for each in found.get("backup", ())}
         began = datetime.now(UTC)
         self._call(generation, "backup", f"--type={kind}", "--log-level-console=detail", on_line=_watch("backup", progress))
         new = [backup for backup in self._backups(generation) if backup.label not in known]
