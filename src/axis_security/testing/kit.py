@@ -28,11 +28,11 @@ from axis_security.rls.audit.engine import scope_of
 from axis_security.rls.audit.facts import Column, Facts, Relation
 from axis_security.rls.audit.ground import Ground, Scope
 from axis_security.rls.audit.read import read_facts
-from axis_security.rls.model import Protected
+from axis_security.rls.model import Protected, quote
 from axis_security.rls.sealed import Sealer
 from axis_security.rls.tenancy import Tenancy
 
-__all__ = ["Actor", "KitError", "PolicyLab", "twin_tenants"]
+__all__ = ["Actor", "KitError", "PolicyLab", "escaped", "twin_tenants"]
 
 
 class KitError(AssertionError):
@@ -141,6 +141,12 @@ class PolicyLab:
         grants = model.grants or ()
         access = {f"{d.table.name[0]}.{d.table.name[1]}": d.shape.access for d in model.protected().values() if hasattr(d.shape, "access")}
 
+        leans = {
+            ".".join(d.table.name): ".".join(d.shape.via.target)
+            for d in model.protected().values()
+            if isinstance(d.shape, Protected) and d.shape.via
+        }
+
         def bind(actor: Actor) -> Sequence[tuple[str, Sequence[Any]]]:
             sealed = sealer(Principal(tenant=actor.tenant, user=actor.user, role=actor.role))
             return [("SELECT pg_catalog.set_config('axis.context', %s, true)", [sealed])]
@@ -150,6 +156,9 @@ class PolicyLab:
             return [(text, [sealed[:-1] + ("0" if sealed[-1] != "0" else "1")])]
 
         def may(role: str, table: str, command: str) -> bool:
+            # A row that leans on another is found through it, so that one must be readable too.
+            if table in leans and not may(role, leans[table], "SELECT"):
+                return False
             needed = getattr(access.get(table), command.lower(), None)
             return needed is None or any(grant.role == role and grant.capability == needed and grant.when is None for grant in grants)
 
@@ -193,7 +202,7 @@ class PolicyLab:
             self.facts = drive(read_facts(), self._perform)
             self.execute("SET LOCAL search_path = public")
             self.ground = Ground(self.facts, self.scope)
-            self.tables = [table for table in _parents_first(self.ground.keyed) if self.ground.reachable(table)]
+            self.tables = self._guarded()
             if not self.tables:
                 raise KitError("no guarded table has the tenant column: is the plan applied, and is the key's name right?")
             self._labels = dict(
@@ -205,6 +214,16 @@ class PolicyLab:
             for table in self.tables:
                 self.seeded[table.oid] = {tenant: [self.make_row(table, tenant) for _ in range(self.rows_each)] for tenant in self.tenants}
             yield self
+
+    def _guarded(self) -> list[Relation]:
+        """The tables with the tenant column, and those that point at one of them, parents first."""
+        found: list[Relation] = []
+        known: set[int] = set()
+        for table in _parents_first(self.ground.guarded):
+            if self.ground.reachable(table) and (self.key in table.columns or any(key.target in known for key in table.foreign_keys)):
+                found.append(table)
+                known.add(table.oid)
+        return found if any(self.key in table.columns for table in found) else []
 
     def _perform(self, statement: Statement) -> Any:
         return self.rows(statement.sql, statement.params)
@@ -273,6 +292,21 @@ class PolicyLab:
 
     # Rows
 
+    def pin(self, table: Relation, tenant: IdValue) -> dict[str, Any]:
+        """What makes a row of *table* the row of *tenant*: the tenant column, or the key of a parent of that tenant's."""
+        if self.key in table.columns:
+            return {self.key: tenant}
+        key = next(key for key in table.foreign_keys if key.target in self.seeded)
+        parent = self.seeded[key.target][tenant][0]
+        return {own: parent[theirs] for own, theirs in zip(key.columns, key.target_columns, strict=True)}
+
+    def total(self, table: Relation, tenant: IdValue) -> int:
+        """How many rows *tenant* has; rows that lean on others are the lab's own."""
+        if self.key not in table.columns:
+            return self.rows_each
+        [(count,)] = self.rows(f"SELECT pg_catalog.count(*) FROM {escaped(table.sql)} WHERE {escaped(quote(self.key))} = %s", (tenant,))
+        return int(count)
+
     def values_for(self, table: Relation, tenant: IdValue) -> dict[str, Any]:
         """A row of *table* for *tenant* that every constraint known here allows; its parents are seeded rows of the same tenant."""
         values: dict[str, Any] = {}
@@ -322,8 +356,8 @@ class PolicyLab:
 
     def insert_text(self, table: Relation, values: Mapping[str, Any]) -> str:
         """INSERT with one placeholder for each value."""
-        names = ", ".join(_quoted(name) for name in values)
-        return f"INSERT INTO {table.sql} ({names}) VALUES ({', '.join(['%s'] * len(values))})"
+        names = ", ".join(escaped(quote(name)) for name in values)
+        return f"INSERT INTO {escaped(table.sql)} ({names}) VALUES ({', '.join(['%s'] * len(values))})"
 
     def primary(self, table: Relation) -> tuple[str, ...]:
         """The columns that name one row of *table*."""
@@ -331,8 +365,9 @@ class PolicyLab:
         return tuple(key.column for key in index.keys) if index else tuple(table.columns)
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""').replace("%", "%%") + '"'
+def escaped(text: str) -> str:
+    """Text for a statement that has parameters, where a % must be doubled."""
+    return text.replace("%", "%%")
 
 
 def _parents_first(tables: Sequence[Relation]) -> list[Relation]:

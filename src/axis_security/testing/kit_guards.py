@@ -17,7 +17,7 @@ import psycopg
 from axis_security.core.ids import IdValue
 from axis_security.rls.audit.facts import Relation
 from axis_security.rls.model import quote
-from axis_security.testing.kit import Actor, PolicyLab
+from axis_security.testing.kit import Actor, PolicyLab, escaped
 
 __all__ = ["GUARDS", "Broken", "Guard", "check_isolation"]
 
@@ -89,11 +89,23 @@ def _count(lab: PolicyLab, text: str, params: tuple[Any, ...] = ()) -> int | Non
 
 def _where(lab: PolicyLab, table: Relation, row: dict[str, Any]) -> tuple[str, tuple[Any, ...]]:
     names = lab.primary(table)
-    return " AND ".join(f"{quote(name).replace('%', '%%')} = %s" for name in names), tuple(row[name] for name in names)
+    return " AND ".join(f"{escaped(quote(name))} = %s" for name in names), tuple(row[name] for name in names)
 
 
 def _fail(table: Relation, what: str) -> Broken:
     return Broken(f"{table.label}: {what}")
+
+
+def _set(lab: PolicyLab, table: Relation, tenant: IdValue) -> tuple[str, tuple[Any, ...]]:
+    """UPDATE that makes rows those of *tenant*, and reads none of them."""
+    pin = lab.pin(table, tenant)
+    return f"UPDATE {escaped(table.sql)} SET {', '.join(f'{escaped(quote(name))} = %s' for name in pin)}", tuple(pin.values())
+
+
+def _touch(lab: PolicyLab, table: Relation) -> str:
+    """UPDATE that changes nothing."""
+    name = escaped(quote(next(iter(lab.pin(table, lab.tenants[0])))))
+    return f"UPDATE {escaped(table.sql)} SET {name} = {name}"
 
 
 def _first(lab: PolicyLab, tenant: IdValue) -> Actor:
@@ -115,18 +127,17 @@ def _held(lab: PolicyLab, table: Relation, tenant: IdValue, *, own: bool = True)
 
 def _held_blind(lab: PolicyLab, table: Relation, tenant: IdValue, *, own: bool) -> None:
     """Commands that read nothing: no WHERE, no column. Policies for SELECT have no say in them, so those for writing stand alone."""
-    key, other = quote(lab.key), lab.others(tenant)
-    [(total,)] = lab.rows(f"SELECT pg_catalog.count(*) FROM {table.sql} WHERE {key} = %s", (tenant,))
+    total = lab.total(table, tenant)
     granted = {what for _, what in lab.ground.app_holds(table.grants, "UPDATE", "DELETE")}
     # Without keys: what counts is the rows that the policies let through, and a child elsewhere must not hide it.
     with lab.acting(_first(lab, tenant), keys=False):
         if "UPDATE" in granted:
-            reached = _count(lab, f"UPDATE {table.sql} SET {key} = %s", (tenant,))
+            reached = _count(lab, *_set(lab, table, tenant))
             if reached is not None and reached > total:
                 raise _fail(table, "an UPDATE without WHERE took another tenant's rows")
             if own and reached != total:
                 raise _fail(table, "an UPDATE without WHERE missed a tenant's own rows")
-            if _count(lab, f"UPDATE {table.sql} SET {key} = %s", (other,)):
+            if _count(lab, *_set(lab, table, lab.others(tenant))):
                 raise _fail(table, "an UPDATE without WHERE gave rows to another tenant")
         if "DELETE" in granted:
             reached = _count(lab, f"DELETE FROM {table.sql}")
@@ -137,7 +148,6 @@ def _held_blind(lab: PolicyLab, table: Relation, tenant: IdValue, *, own: bool) 
 def _held_writes(lab: PolicyLab, table: Relation, tenant: IdValue, *, own: bool) -> None:
     other = lab.others(tenant)
     mine, theirs = lab.seeded[table.oid][tenant][0], lab.seeded[table.oid][other][0]
-    key = quote(lab.key)
     granted = {what for _, what in lab.ground.app_holds(table.grants, "INSERT", "UPDATE", "DELETE")}
     if "INSERT" in granted:
         for owner, allowed in ((tenant, True), (other, False)):
@@ -147,7 +157,7 @@ def _held_writes(lab: PolicyLab, table: Relation, tenant: IdValue, *, own: bool)
                 raise _fail(table, "a row was inserted for another tenant")
             if allowed and own and reached != 1:
                 raise _fail(table, "a tenant's own insert was refused")
-    for command, text in (("UPDATE", f"UPDATE {table.sql} SET {key} = {key}"), ("DELETE", f"DELETE FROM {table.sql}")):
+    for command, text in (("UPDATE", _touch(lab, table)), ("DELETE", f"DELETE FROM {escaped(table.sql)}")):
         if command in granted:
             where, params = _where(lab, table, theirs)
             if _count(lab, f"{text} WHERE {where}", params):
@@ -157,14 +167,8 @@ def _held_writes(lab: PolicyLab, table: Relation, tenant: IdValue, *, own: bool)
                 raise _fail(table, f"{command} did not reach a tenant's own row")
     if "UPDATE" in granted:
         where, params = _where(lab, table, mine)
-        try:
-            with lab.trial():
-                moved = lab.execute(f"UPDATE {table.sql} SET {key} = %s WHERE {where}", (other, *params))
-        except _KEYS:
-            raise _fail(table, "an UPDATE may hand a row to another tenant, but for a foreign key") from None
-        except psycopg.Error:
-            moved = 0
-        if moved:
+        text, given = _set(lab, table, other)
+        if _count(lab, f"{text} WHERE {where}", (*given, *params)):
             raise _fail(table, "an UPDATE handed a row to another tenant")
 
 
@@ -186,7 +190,7 @@ def unbound_is_nobody(lab: PolicyLab) -> None:
         with lab.acting(None):
             if _seen(lab, table):
                 raise _fail(table, "rows were read with nobody bound")
-            if _count(lab, f"UPDATE {table.sql} SET {quote(lab.key)} = %s", (lab.tenants[0],)) or _count(lab, f"DELETE FROM {table.sql}"):
+            if _count(lab, *_set(lab, table, lab.tenants[0])) or _count(lab, f"DELETE FROM {table.sql}"):
                 raise _fail(table, "rows were changed with nobody bound")
             values = lab.values_for(table, lab.tenants[0])
             if _count(lab, lab.insert_text(table, values), tuple(values.values())):
@@ -267,7 +271,7 @@ def strangers_have_no_policy(lab: PolicyLab) -> None:
                 values = lab.values_for(table, tenant)
                 if (
                     _seen(lab, table)
-                    or _count(lab, f"UPDATE {table.sql} SET {quote(lab.key)} = %s", (tenant,))
+                    or _count(lab, *_set(lab, table, tenant))
                     or _count(lab, f"DELETE FROM {table.sql}")
                     or _count(lab, lab.insert_text(table, values), tuple(values.values()))
                 ):
@@ -292,7 +296,7 @@ def system_sees_all(lab: PolicyLab) -> None:
                 raise _fail(table, "the system role does not see every tenant")
             for tenant in lab.tenants:
                 where, params = _where(lab, table, lab.seeded[table.oid][tenant][0])
-                if _count(lab, f"UPDATE {table.sql} SET {quote(lab.key)} = {quote(lab.key)} WHERE {where}", params) != 1:
+                if _count(lab, f"{_touch(lab, table)} WHERE {where}", params) != 1:
                     raise _fail(table, "the system role cannot change a tenant's row")
 
 
@@ -328,7 +332,6 @@ def roles_do_what_they_may(lab: PolicyLab) -> None:
     for table in lab.tables:
         row = lab.seeded[table.oid][tenant][0]
         where, params = _where(lab, table, row)
-        key = quote(lab.key)
         granted = {what for _, what in lab.ground.app_holds(table.grants, "SELECT", "INSERT", "UPDATE", "DELETE")}
         for role in (*lab.roles, _UNKNOWN):
             with lab.acting(Actor(tenant, user=lab.user, role=role)):
@@ -337,8 +340,8 @@ def roles_do_what_they_may(lab: PolicyLab) -> None:
                 did = {
                     "SELECT": bool(_seen(lab, table)),
                     "INSERT": bool(_count(lab, lab.insert_text(table, values), tuple(values.values()))),
-                    "UPDATE": bool(_count(lab, f"UPDATE {table.sql} SET {key} = {key} WHERE {where}", params)),
-                    "DELETE": bool(_count(lab, f"DELETE FROM {table.sql} WHERE {where}", params)),
+                    "UPDATE": bool(_count(lab, f"{_touch(lab, table)} WHERE {where}", params)),
+                    "DELETE": bool(_count(lab, f"DELETE FROM {escaped(table.sql)} WHERE {where}", params)),
                 }
             for command, done in did.items():
                 # A WHERE reads: a row that may not be read is not found.

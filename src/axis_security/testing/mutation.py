@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import psycopg
 
-from axis_security.rls.audit.expression import compares
+from axis_security.rls.audit.expression import column_pattern, compares
 from axis_security.rls.audit.facts import PUBLIC, Function, Policy, Relation
 from axis_security.rls.audit.ground import Ground
 from axis_security.rls.model import quote
@@ -129,14 +129,14 @@ def _policy_mutants(lab: PolicyLab, table: Relation, policy: Policy) -> Iterator
     using, check = _folded(policy.using, lab.key), _folded(policy.check, lab.key)
     if (using, check) != (policy.using, policy.check):
         yield changed("cast changed", f"{named} compares the tenant's id cut short", using=using, check=check)
-    if "axis.tenant_for" in policy.text:
+    if "axis.tenant_for" in policy.text and lab.key in table.columns:
         plain = f"{quote(lab.key)} = (SELECT axis.tenant_id())"
         yield changed("capability dropped", f"{named} without its capability", using=policy.using and plain, check=policy.check and plain)
 
 
 def _trivial(text: str, key: str) -> bool:
     """Whether the predicate is true for every row as it is, so that ``true`` is the same."""
-    return re.fullmatch(rf'\(*(?:true|"?{re.escape(key)}"? IS NOT NULL)\)*', text) is not None
+    return re.fullmatch(rf"\(*(?:true|{column_pattern(key)} IS NOT NULL)\)*", text) is not None
 
 
 def _create(
@@ -153,8 +153,8 @@ def _folded(text: str | None, key: str) -> str | None:
     """The predicate with the tenant's id compared as its first characters in one case: what a cast to something shorter does."""
     if text is None or not compares(text, key):
         return text
-    column = rf'"?{re.escape(key)}"?'
-    found = re.search(rf'(?<![\w".])(?:\({column}\)|{column})(?:::\w+)? = ', text)
+    column = column_pattern(key)
+    found = re.search(rf"(?<!\.)(?:\({column}\)|{column})(?:::\w+)? = ", text)
     if found is None:
         return text
     end = _operand_end(text, found.end())
@@ -187,7 +187,11 @@ def _function_mutants(lab: PolicyLab) -> Iterator[Mutant]:
     for function in sorted(functions.values(), key=lambda f: f.label):
         whole, arguments, kind = lab.rows(_FUNCTION, (function.oid,) * 3)[0]
         tenant = next(iter(lab.tenants))
-        same = {lab.tables[0].columns[lab.key].type: f"'{tenant}'", "boolean": "true", "text": "'kit'"}.get(kind)
+        same = {
+            next(table.columns[lab.key].type for table in lab.tables if lab.key in table.columns): f"'{tenant}'",
+            "boolean": "true",
+            "text": "'kit'",
+        }.get(kind)
         if same is None:
             continue
         yield Mutant(

@@ -128,7 +128,7 @@ def schemas(draw: st.DrawFn, *, max_tables: int = 4) -> SchemaSpec:
     ]
     return SchemaSpec(
         key_type=draw(st.sampled_from(list(KeyType))),
-        key=draw(st.sampled_from(["tenant_id", "org_id", "Workspace Id"])),
+        key=draw(st.sampled_from(["tenant_id", "org_id", 'Odd "%s" Id'])),
         tables=tuple(made),
     )
 

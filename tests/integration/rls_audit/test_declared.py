@@ -18,6 +18,7 @@ from axis_security.rls.tenancy import Tenancy
 from axis_security.testing.cluster import Cluster
 from axis_security.testing.kit import PolicyLab
 from axis_security.testing.kit_guards import check_isolation
+from axis_security.testing.mutation import mutation_score
 
 Live = tuple[Tenancy, sa.Connection]
 
@@ -157,8 +158,9 @@ def test_every_shape_that_can_be_declared_has_no_finding(cluster: Cluster) -> No
             with psycopg.connect(cluster.dsn(database)) as administrator:
                 lab = PolicyLab.of(tenancy, administrator)
                 with lab.opened():
-                    assert {table.name for table in lab.tables} == {"deal", "doc", "share", "invoice", "draft"}
+                    assert {table.name for table in lab.tables} == {"deal", "line", "doc", "share", "invoice", "draft"}
                     assert "tenants apart" in check_isolation(lab)
+                    print(mutation_score(lab))
         finally:
             engine.dispose()
     with sa.create_engine(cluster.url("postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool).connect() as connection:

@@ -8,8 +8,10 @@ from functools import lru_cache
 from typing import Final
 
 __all__ = [
+    "asks_not_null",
     "calls_outside_selects",
     "coerced_settings",
+    "column_pattern",
     "compares",
     "correlated_exists",
     "is_true",
@@ -66,14 +68,26 @@ def outside_selects(text: str) -> str:
     return kept + text[at:]
 
 
+@lru_cache(256)
+def column_pattern(column: str) -> str:
+    """A pattern for the column as the server writes it: bare where it is plain, else quoted."""
+    quoted = re.escape('"' + column.replace('"', '""') + '"')
+    return rf'(?:(?<![\w"]){re.escape(column)}(?![\w"(])|{quoted})'
+
+
 def mentions(text: str | None, column: str) -> bool:
     """Whether a column of that name is used."""
-    return text is not None and re.search(rf'(?<![\w"])"?{re.escape(column)}"?(?![\w"(])', without_literals(text)) is not None
+    return text is not None and re.search(column_pattern(column), without_literals(text)) is not None
 
 
 def compares(text: str | None, column: str) -> bool:
     """Whether a column of that name is used otherwise than in asking whether it is NULL."""
-    return text is not None and mentions(re.sub(rf'"?\b{re.escape(column)}\b"? IS (?:NOT )?NULL', "", text), column)
+    return text is not None and mentions(re.sub(rf"{column_pattern(column)} IS (?:NOT )?NULL", "", text), column)
+
+
+def asks_not_null(text: str | None, column: str) -> bool:
+    """Whether it asks that the column is not NULL."""
+    return text is not None and re.search(rf"{column_pattern(column)} IS NOT NULL", text) is not None
 
 
 def is_true(text: str | None) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from functools import cached_property
 from typing import Final
 
 from axis_security.core.schema import SCHEMA
-from axis_security.rls.audit.expression import compares, is_true
+from axis_security.rls.audit.expression import asks_not_null, compares, is_true
 from axis_security.rls.audit.facts import PUBLIC, Facts, Function, Policy, Relation, Role
 from axis_security.rls.model import Model, Name, Open, Protected
 
@@ -242,7 +241,7 @@ class Ground:
         for policy in table.policies:
             reach = policy.roles & self.inherits(role)
             using = policy.using
-            wide = using is not None and (is_true(using) or re.search(rf'\b{re.escape(key)}\b"? IS NOT NULL', using) is not None)
+            wide = is_true(using) or asks_not_null(using, key)
             if policy.permissive and policy.covers("SELECT") and reach and wide:
                 return f"`{name}` has the policy `{policy.name}`, made for `{self.role_name(min(reach))}`"
         return None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from axis_security.core.checks import Severity
-from axis_security.rls.audit.expression import compares, correlated_exists, is_true, without_literals
+from axis_security.rls.audit.expression import column_pattern, compares, correlated_exists, is_true, without_literals
 from axis_security.rls.audit.facts import PUBLIC, Policy, Relation
 from axis_security.rls.audit.ground import Ground
 from axis_security.rls.audit.rule import Hit, rule
@@ -290,7 +290,8 @@ def null_tenant_shared(ground: Ground) -> Iterator[Hit]:
     key = ground.scope.key
     if key is None:
         return
-    shared = re.compile(rf'"?\b{re.escape(key)}\b"? IS NULL\)?\s+OR\b|\bOR\s+\(*"?\b{re.escape(key)}\b"? IS NULL', re.IGNORECASE)
+    column = column_pattern(key)
+    shared = re.compile(rf"{column} IS NULL\)?\s+OR\b|\bOR\s+\(*{column} IS NULL", re.IGNORECASE)
     for table in ground.held:
         for policy in _app_policies(ground, table):
             if policy.permissive and shared.search(without_literals(policy.text)):

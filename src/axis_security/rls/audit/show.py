@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from axis_security.core.errors import ConfigError
 from axis_security.core.flow import Flow
-from axis_security.rls.audit.expression import compares, is_true
+from axis_security.rls.audit.expression import asks_not_null, compares, is_true
 from axis_security.rls.audit.facts import PUBLIC, Facts, Policy, Relation
 from axis_security.rls.audit.ground import Ground, Scope, infer_scope
 from axis_security.rls.audit.read import read_facts
@@ -242,7 +242,7 @@ def _tenant(ground: Ground, table: Relation, policy: Policy, command: str) -> bo
 
 
 def _any_tenant(ground: Ground, policy: Policy, command: str) -> bool:
-    return f"{ground.scope.key} IS NOT NULL" in _text(policy, command)
+    return asks_not_null(_text(policy, command), ground.scope.key or "")
 
 
 def _doors(ground: Ground, table: Relation) -> Iterable[str]:
