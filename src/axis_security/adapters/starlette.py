@@ -48,7 +48,7 @@ def install(app: Any, gate: Gate, *, opened: Mapping[str, str] | None = None) ->
         raise ConfigError(what="an open path needs a reason", why="the audit of routes shows it", fix='opened={"/docs": "API reference"}')
     watch = _Watch(app, gate, opened)
     setattr(app, _INSTALLED, watch)
-    # Innermost of the host's middleware is too late and the router's is too early to send answers: the gate goes outermost, the look inside.
+    # The gate stands before all middleware that is there, so that none of it works for a stranger; the look stands behind it, at the router.
     app.user_middleware.insert(0, Middleware(GateMiddleware, gate=gate, on_start=watch.start, routed=True))
     app.router.middleware_stack = watch.around(app.router.middleware_stack)
 

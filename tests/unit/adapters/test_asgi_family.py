@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
@@ -81,6 +83,24 @@ def fastapi(little: Little, gate: Gate) -> FastAPI:
     return app
 
 
+def behind_middleware(little: Little, gate: Gate) -> FastAPI:
+    """The same behind middleware that runs the app in a task of its own, and behind one that compresses."""
+
+    async def timed(request: Request, call_next: Callable[[Request], Any]) -> Response:
+        response: Response = await call_next(request)
+        response.headers["x-took"] = "1"
+        return response
+
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(BaseHTTPMiddleware, dispatch=timed)
+    app.add_middleware(GZipMiddleware)
+    axis_fastapi.install(app, gate)
+    for route in little.routes:
+        methods = ["GET", "HEAD"] if route.method == "GET" else [route.method]
+        app.add_api_route(route.path, endpoint_of(route), methods=methods, response_model=None)
+    return app
+
+
 def included(little: Little, gate: Gate) -> FastAPI:
     """A FastAPI app whose routes are in a router that is included."""
     from fastapi import APIRouter
@@ -101,7 +121,7 @@ def made(build: Build) -> Iterator[tuple[Any, Little, Gate]]:
     yield build(little, gate), little, gate
 
 
-@pytest.mark.parametrize("build", [plain, starlette, mounted, fastapi, included], ids=lambda build: build.__name__)
+@pytest.mark.parametrize("build", [plain, starlette, mounted, fastapi, included, behind_middleware], ids=lambda build: build.__name__)
 def test_an_adapter_conforms(build: Build) -> None:
     """Same requests, same verdicts, refusals equal to the byte."""
     ((app, little, gate),) = made(build)
