@@ -147,6 +147,7 @@ def test_findings_of_warnings_do_not_break_a_promise() -> None:
 
     assert red(run(promises(requests=[of(Severity.WARNING)]))) == []
     assert red(run(promises(requests=[of(Severity.ERROR)]))) == ["requests"]
+    assert 'class="finding warning"' in to_html(run(promises(requests=[of(Severity.WARNING)])))
 
 
 BASE: dict[str, Any] = {"roles": [bad("roles.changed", "member: users.manage")]}

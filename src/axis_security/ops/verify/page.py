@@ -13,9 +13,9 @@ __all__ = ["to_html"]
 
 _CSS: Final = """
 :root{color-scheme:light dark;--paper:#f6f7f9;--card:#fff;--ink:#16202b;--soft:#5a6877;--line:#dfe4ea;--good:#0b6b3a;--good-soft:#e3f4ea;--bad:#a3171f;
---bad-soft:#fdeaea;--idle:#66707c;--idle-soft:#eceff2;--accent:#1f4f86}
+--bad-soft:#fdeaea;--mind:#8a5a00;--mind-soft:#fdf3df;--idle:#66707c;--idle-soft:#eceff2;--accent:#1f4f86}
 @media (prefers-color-scheme:dark){:root{--paper:#10151b;--card:#181f27;--ink:#e6ebf1;--soft:#9aa8b7;--line:#2b3541;--good:#5fd396;--good-soft:#123322;
---bad:#ff8d8d;--bad-soft:#3b181b;--idle:#9aa5b1;--idle-soft:#232c36;--accent:#8ab8ee}}
+--bad:#ff8d8d;--bad-soft:#3b181b;--mind:#f0b95a;--mind-soft:#33270f;--idle:#9aa5b1;--idle-soft:#232c36;--accent:#8ab8ee}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif}
 main{max-width:60rem;margin:0 auto;padding:2.5rem 1.25rem 4rem}
@@ -38,12 +38,13 @@ li.promise{background:var(--card);border:1px solid var(--line);border-radius:.9r
 .checks code{font:600 .82rem/1.4 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;color:var(--ink)}
 .tick{color:var(--good);font-weight:700}.cross{color:var(--bad);font-weight:700}
 .finding{margin:.4rem 0 .5rem 1.2rem;padding:.55rem .85rem;border-left:3px solid var(--bad);background:var(--bad-soft);border-radius:.25rem .5rem .5rem .25rem;color:var(--ink)}
+.finding.warning{border-color:var(--mind);background:var(--mind-soft)}
 .finding p{margin:.1rem 0}.finding .fix{color:var(--soft)}
 .controls{margin:.6rem 0 0 2.3rem;font-size:.8rem;color:var(--soft)}
 .controls abbr{display:inline-block;margin:.12rem .3rem .12rem 0;padding:.02rem .5rem;border:1px solid var(--line);border-radius:.4rem;text-decoration:none}
 footer{margin-top:2.2rem;padding-top:1.1rem;border-top:1px solid var(--line);font-size:.86rem;color:var(--soft)}
 @media (max-width:36rem){.checks,.controls{margin-left:0}.head{flex-wrap:wrap}.head h2{flex-basis:75%}.verdict{flex-direction:column;align-items:flex-start;gap:.4rem}}
-@media print{:root{color-scheme:light;--paper:#fff;--card:#fff;--ink:#000;--soft:#444;--line:#bbb;--good:#0b6b3a;--good-soft:#eef7f1;--bad:#a3171f;--bad-soft:#fdf1f1;--idle:#555;--idle-soft:#f2f2f2}
+@media print{:root{color-scheme:light;--paper:#fff;--card:#fff;--ink:#000;--soft:#444;--line:#bbb;--good:#0b6b3a;--good-soft:#eef7f1;--bad:#a3171f;--bad-soft:#fdf1f1;--mind:#8a5a00;--mind-soft:#fdf8ec;--idle:#555;--idle-soft:#f2f2f2}
 body{font-size:10.5pt}main{max-width:none;padding:0}li.promise{border-radius:0;margin-bottom:.4rem}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """
 
@@ -106,7 +107,7 @@ def _check(check: CheckResult) -> str:
         else '<span class="cross" aria-label="does not hold">\u2717</span>'
     )
     findings = "".join(
-        f'<div class="finding"><p><b>{escape(each.what)}</b>: {escape(each.object)}</p><p>{escape(each.why)}</p>'
+        f'<div class="finding {each.severity}"><p><b>{escape(each.what)}</b>: {escape(each.object)}</p><p>{escape(each.why)}</p>'
         f'<p class="fix">{escape(each.fix)} <code>{escape(each.code)}</code></p></div>\n'
         for each in check.findings
         if each.severity is not Severity.INFO
