@@ -149,13 +149,57 @@ def rehearse_command(dsn: str, *, declared: str, ini: Path, seed: Path | None, d
         if step.failed is not None:
             click.echo(f"     {step.failed}")
 
-    url = dsn.replace("postgres://", "postgresql://", 1).replace("postgresql://", "postgresql+psycopg://", 1)
-    done = rehearse(Config(str(ini)), _tenancy(declared), admin=url, seed=rows, down=down, progress=told)
+    done = rehearse(Config(str(ini)), _tenancy(declared), admin=_sqlalchemy(dsn), seed=rows, down=down, progress=told)
     if as_json:
         click.echo(json.dumps(done.as_dict(), indent=2))
     for sql in () if as_json else done.left:
         click.echo(f"left {sql}")
     sys.exit(0 if done.ok else 1)
+
+
+@command.command("adopt")
+@click.argument("dsn")
+@click.argument("table")
+@click.option("--tenancy", "declared", metavar="MODULE:NAME", required=True, help="The host's Tenancy, which declares TABLE protected.")
+@click.option("--tenant", required=True, metavar="SQL", help="A row's tenant, over the columns of TABLE.")
+@click.option(
+    "--protect", is_flag=True, help="Then apply the plan of the tenancy. Every table must be adopted, and the application must bind."
+)
+def adopt_command(dsn: str, table: str, *, declared: str, tenant: str, protect: bool) -> None:
+    """Give the rows of a live TABLE their tenant while others write: column, backfill, NOT NULL, index, keys. Stopped, it is run again. DSN is a
+    login that may apply plans."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from sqlalchemy import create_engine
+
+    from axis_security.rls.adopt import Adoption
+
+    tenancy = _tenancy(declared)
+    found = tenancy.metadata.tables.get(table)
+    if found is None:
+        raise click.BadParameter(f"the metadata has no table {table}", param_hint="TABLE")
+    engine = create_engine(_sqlalchemy(dsn))
+    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def told(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        adoption = Adoption(tenancy=tenancy, table=found, tenant=tenant, progress=told)
+        try:
+            filled = adoption.run(engine)
+            if protect:
+                adoption.protect(engine)
+        finally:
+            engine.dispose()
+    click.echo(f"{table}: {filled.done} row(s) were given their tenant" + ("; the plan is applied" if protect else ""))
+
+
+def _sqlalchemy(dsn: str) -> str:
+    """*dsn* for SQLAlchemy, over psycopg."""
+    return dsn.replace("postgres://", "postgresql://", 1).replace("postgresql://", "postgresql+psycopg://", 1)
 
 
 def _connect(dsn: str) -> Any:
