@@ -125,6 +125,8 @@ class _WatchedScope(dict[str, Any]):
     def __setitem__(self, key: str, value: Any) -> None:
         super().__setitem__(key, value)
         self._outer[key] = value
+        if key == "endpoint":
+            self._watch.chosen(self, value, self.get("route"))
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         given = dict(*args, **kwargs)

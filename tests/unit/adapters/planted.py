@@ -15,7 +15,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
+from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
@@ -311,6 +311,21 @@ def own_default(parts: Parts) -> Any:
     return app, "/*", ("*",), ("GET", "/whatever")
 
 
+def route_of_another_kind(parts: Parts) -> Any:
+    class Own(BaseRoute):
+        path = "/hole"
+
+        def matches(self, scope: Any) -> Any:
+            return (Match.FULL, {}) if scope["path"] == self.path else (Match.NONE, {})
+
+        async def handle(self, scope: Any, receive: Any, send: Any) -> None:
+            scope["endpoint"] = self.handle
+            parts.reached.append("hole")
+            await PlainTextResponse("secret")(scope, receive, send)
+
+    return parts.starlette(Own()), "/hole/*", ("GET", "HEAD"), ("GET", "/hole")
+
+
 def api_document(parts: Parts) -> Any:
     app = FastAPI(docs_url=None, redoc_url=None)
     app.add_api_route("/contacts", parts.guarded(), response_model=None)
@@ -355,6 +370,7 @@ SHAPES: tuple[Shape, ...] = (
     other_host,
     built_frontend,
     own_default,
+    route_of_another_kind,
     api_document,
     beside_a_public_one,
 )
