@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from axis_security.crypto.columns import use_keys as use_keys
     from axis_security.crypto.errors import KeyMissing as KeyMissing
     from axis_security.crypto.errors import KeyShredded as KeyShredded
+    from axis_security.crypto.errors import KmsRefused as KmsRefused
     from axis_security.crypto.errors import KmsUnavailable as KmsUnavailable
     from axis_security.crypto.errors import LedgerUnavailable as LedgerUnavailable
     from axis_security.crypto.errors import SealError as SealError
@@ -58,6 +59,7 @@ _HOME: Final = {
     "KeyRing": "axis_security.crypto.keyring",
     "KeyShredded": "axis_security.crypto.errors",
     "KeyUpkeep": "axis_security.crypto.upkeep",
+    "KmsRefused": "axis_security.crypto.errors",
     "KmsUnavailable": "axis_security.crypto.errors",
     "LedgerUnavailable": "axis_security.crypto.errors",
     "LocalFileKms": "axis_security.crypto.kms.local",
@@ -96,6 +98,7 @@ __all__ = [
     "KeyRing",
     "KeyShredded",
     "KeyUpkeep",
+    "KmsRefused",
     "KmsUnavailable",
     "LedgerUnavailable",
     "LocalFileKms",

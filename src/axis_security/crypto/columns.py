@@ -7,6 +7,7 @@ the statement is built or compiled, instead of quietly finding nothing.
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, LargeBinary, event
@@ -210,9 +211,12 @@ class SealedBytes(_SealedType):
 def harden(engine: Engine) -> Engine:
     """Make *engine* safe for sealed columns: parameters out of error texts and logs (``hide_parameters``), ORDER BY, GROUP BY and DISTINCT on them refused.
 
-    For an ``AsyncEngine`` pass its ``sync_engine``.
+    Opened rows stay out of SQLAlchemy's debug log too, for every engine of the same logging name. For an ``AsyncEngine`` pass its ``sync_engine``.
     """
     engine.hide_parameters = True
+    # `echo="debug"`, or a root logger at DEBUG, prints each row after it was opened; hide_parameters does not reach those lines.
+    logger = engine.logger if isinstance(engine.logger, logging.Logger) else engine.logger.logger
+    logger.addFilter(_hide_rows)
 
     @event.listens_for(engine, "before_execute")
     def refuse_order(connection: Connection, clause: Any, *_: Any) -> None:
@@ -225,6 +229,12 @@ def harden(engine: Engine) -> Engine:
                             raise NotSearchable(field=kind.field, operation="ORDER BY or GROUP BY")
 
     return engine
+
+
+def _hide_rows(record: logging.LogRecord) -> bool:
+    if "Row %r" in str(record.msg):
+        record.msg, record.args = "Row (hidden: its columns may be sealed)", ()
+    return True
 
 
 def _is_null(other: Any) -> bool:

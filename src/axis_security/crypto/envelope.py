@@ -24,7 +24,7 @@ import hashlib
 import hmac
 import os
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NoReturn
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -138,3 +138,6 @@ class FieldCipher:
 
     def __repr__(self) -> str:
         return f"FieldCipher({self.field!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a FieldCipher holds a key and cannot be pickled or copied; ask the ring for another")

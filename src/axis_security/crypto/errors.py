@@ -9,6 +9,7 @@ from axis_security.core.errors import AxisError, Unavailable
 __all__ = [
     "KeyMissing",
     "KeyShredded",
+    "KmsRefused",
     "KmsUnavailable",
     "LedgerUnavailable",
     "SealError",
@@ -102,6 +103,15 @@ class KmsUnavailable(Unavailable):
             fix="check that the key service is up and that this service may use the key",
             facts={"kek": kek},
         )
+
+
+class KmsRefused(KmsUnavailable):
+    """The key service answered, and the answer was no: the key is disabled or on its way out, or this service lost its right to it.
+
+    Unlike silence this is somebody's decision, so keys in memory do not outlive their ttl on it.
+    """
+
+    code = "crypto.kms_refused"
 
 
 class LedgerUnavailable(Unavailable):

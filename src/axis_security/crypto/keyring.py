@@ -2,7 +2,7 @@
 
 Key service (KEK) -> one root key per tenant and version, kept wrapped -> HKDF subkeys per field and object. Opened root keys are cached in memory for a
 few minutes, so that a warm ring asks nobody; a cold one asks once per key, however many threads want it. If the key service is down, keys in memory go on
-for a bounded time, and then the answer is no.
+for a bounded time, and then the answer is no. If it refuses, it is no at the end of the ttl.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from axis_security.core.events import AuditEvent, EventKind, EventSink, Outcome
 from axis_security.core.ids import TenantId
 from axis_security.core.secret import Secret
 from axis_security.crypto.envelope import SUITE_AES256_GCM, FieldCipher, read_header
-from axis_security.crypto.errors import KeyMissing, KeyShredded, KmsUnavailable, UnknownFormat
+from axis_security.crypto.errors import KeyMissing, KeyShredded, KmsRefused, KmsUnavailable, UnknownFormat
 from axis_security.crypto.keys import KeyRecord, KeyService, KeyState, KeyStore, LedgerEntry, ShredLedger, wrap_context
 from axis_security.crypto.stream import ObjectName, ObjectSeal
 
@@ -259,10 +259,7 @@ class KeyRing:
 
     def forget(self, tenant: TenantId) -> None:
         """Drop the tenant's keys from memory; a listener calls it when another process rotated or shredded."""
-        with self._guard:
-            self._forgotten += 1  # a load that is under way may have read what was there before
-            self._tenants.pop(tenant.text, None)
-            self._missing = {key: until for key, until in self._missing.items() if key[0] != tenant.text}
+        self._drop(tenant.text)
 
     def status(self, tenant: TenantId) -> Sequence[KeyRecord]:
         """The tenant's records as the store has them now."""
@@ -277,6 +274,12 @@ class KeyRing:
         return sum(self._store.shred(tenant, sorted(ids)) for tenant, ids in self._ledger.shredded().items())
 
     # Inside
+
+    def _drop(self, tenant: str) -> None:
+        with self._guard:
+            self._forgotten += 1  # a load that is under way may have read what was there before
+            self._tenants.pop(tenant, None)
+            self._missing = {key: until for key, until in self._missing.items() if key[0] != tenant}
 
     def _add(self, tenant: TenantId, kind: EventKind, held: _Tenant) -> int:
         taken = {*held.records, *held.shredded}
@@ -370,6 +373,9 @@ class KeyRing:
             record = new.records[new.active]
             try:
                 new.roots[new.active] = self._unwrap(record)
+            except KmsRefused:
+                self._drop(tenant)
+                raise
             except KmsUnavailable:
                 # Keys in memory go on for a bounded time; shredded ones are out whatever the key service says.
                 if old is None or now >= old.usable_until or new.active not in old.roots:

@@ -108,7 +108,8 @@ class KeyService(Protocol):
         """Wrap *key*, bound to *context*.
 
         Raises:
-            KmsUnavailable: the service did not answer, or refused.
+            KmsUnavailable: the service did not answer.
+            KmsRefused: it answered no.
         """
         ...
 
@@ -116,7 +117,8 @@ class KeyService(Protocol):
         """Unwrap, if *context* is the one it was wrapped with.
 
         Raises:
-            KmsUnavailable: the service did not answer, or refused.
+            KmsUnavailable: the service did not answer.
+            KmsRefused: it answered no.
         """
         ...
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, Self
+from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn, Protocol, Self
 
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
 from cryptography.exceptions import InvalidTag
@@ -80,6 +80,9 @@ class ObjectSeal:
 
     def __repr__(self) -> str:
         return f"ObjectSeal({self.name!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an ObjectSeal holds a key and cannot be pickled or copied; ask the ring for another")
 
 
 def object_key_id(header: bytes, *, name: str) -> int:

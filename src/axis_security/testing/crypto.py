@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from axis_security.core.secret import Secret
-from axis_security.crypto.errors import KmsUnavailable
+from axis_security.crypto.errors import KmsRefused, KmsUnavailable
 from axis_security.crypto.keys import LEGAL, KeyRecord, KeyState
 
 __all__ = ["FakeKms", "KekState", "MemoryKeyStore"]
@@ -61,11 +61,12 @@ class FakeKms:
         try:
             return Secret(self._cipher(kek.decode()).decrypt(rest[:12], rest[12:], repr(sorted(context.items())).encode()))
         except (InvalidTag, ValueError):
-            raise KmsUnavailable(kek=self.kek, why="InvalidCiphertextException") from None
+            raise KmsRefused(kek=self.kek, why="InvalidCiphertextException") from None
 
     def _check(self) -> None:
         if self.state not in {KekState.ENABLED, KekState.LIES}:
-            raise KmsUnavailable(kek=self.kek, why=self.state.value)
+            refused = self.state in {KekState.DISABLED, KekState.PENDING_DELETION}
+            raise (KmsRefused if refused else KmsUnavailable)(kek=self.kek, why=self.state.value)
 
     def _cipher(self, kek: str) -> AESGCM:
         return self._keys.setdefault(kek, AESGCM(secrets.token_bytes(32)))

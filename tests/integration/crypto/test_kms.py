@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
 import pytest
+from botocore.stub import Stubber
 from moto.server import ThreadedMotoServer
 from mypy_boto3_kms import KMSClient
 
 from axis_security.core.events import NullSink
 from axis_security.core.ids import TenantId
 from axis_security.core.secret import Secret
-from axis_security.crypto.errors import KmsUnavailable
+from axis_security.crypto.errors import KmsRefused, KmsUnavailable
 from axis_security.crypto.keyring import KeyRing
 from axis_security.crypto.keys import KeyService
 from axis_security.crypto.kms.aws import AwsKms
@@ -73,6 +76,71 @@ def test_a_killed_openbao_is_survived_by_a_warm_ring(tmp_path: Path) -> None:
         cold = KeyRing(store=store, service=transit(server), ledger=ledger, sink=NullSink())
         with pytest.raises(KmsUnavailable):
             cold.open(sealed, tenant=ACME, field="f")
+
+
+def test_a_hanging_openbao_costs_its_timeout_and_comes_back(tmp_path: Path) -> None:
+    """A server that takes connections and never answers is a bounded wait and a typed error; when it wakes, the same ring goes on."""
+    with OpenBao() as server:
+        server.api("POST", "sys/mounts/transit", {"type": "transit"})
+        server.api("POST", "transit/keys/axis", {"type": "aes256-gcm96"})
+        session = VaultSession(url=server.url, login=TokenLogin(lambda: Secret(server.root_token)), timeout_seconds=1)
+        service = TransitKms(session, key="axis")
+        store, ledger = MemoryKeyStore(), FileShredLedger(tmp_path / "ledger", create=True)
+        sealed = KeyRing(store=store, service=service, ledger=ledger, sink=NullSink())
+        sealed.create(ACME)
+        value = sealed.seal(b"x", tenant=ACME, field="f")
+        cold = KeyRing(store=store, service=service, ledger=ledger, sink=NullSink())
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(KmsUnavailable) as caught:
+                cold.open(value, tenant=ACME, field="f")
+            assert not isinstance(caught.value, KmsRefused), "silence is no decision"
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        assert cold.open(value, tenant=ACME, field="f") == b"x"
+
+
+def test_a_withdrawn_right_is_a_refusal(openbao: OpenBao) -> None:
+    """A token whose policy no longer allows the key, and a key that was deleted: refused, not unavailable."""
+    openbao.api("POST", "sys/mounts/withdrawn", {"type": "transit"})
+    openbao.api("POST", "withdrawn/keys/axis", {"type": "aes256-gcm96"})
+    rule = 'path "withdrawn/+/axis" { capabilities = ["update"] }'
+    openbao.api("PUT", "sys/policies/acl/withdrawn", {"policy": rule})
+    token = openbao.api("POST", "auth/token/create", {"policies": ["withdrawn"]})["auth"]["client_token"]
+    session = VaultSession(url=openbao.url, login=TokenLogin(lambda: Secret(token)))
+    service = TransitKms(session, key="axis", mount="withdrawn")
+    wrapped = service.wrap(Secret(bytes(32)), {"a": "b"})
+    assert service.unwrap(wrapped, {"a": "b"}).reveal() == bytes(32)
+    openbao.api("PUT", "sys/policies/acl/withdrawn", {"policy": rule.replace('"update"', '"deny"')})
+    with pytest.raises(KmsRefused, match="Forbidden"):
+        service.unwrap(wrapped, {"a": "b"})
+    openbao.api("PUT", "sys/policies/acl/withdrawn", {"policy": rule})
+    openbao.api("POST", "withdrawn/keys/axis/config", {"deletion_allowed": True})
+    openbao.api("DELETE", "withdrawn/keys/axis")
+    with pytest.raises(KmsRefused):
+        service.unwrap(wrapped, {"a": "b"})
+
+
+@pytest.mark.parametrize(
+    ("code", "refused"),
+    [
+        ("DisabledException", True),
+        ("KMSInvalidStateException", True),
+        ("AccessDeniedException", True),
+        ("ThrottlingException", False),
+        ("KMSInternalException", False),
+        ("DependencyTimeoutException", False),
+    ],
+)
+def test_aws_codes_are_a_decision_or_silence(code: str, *, refused: bool) -> None:
+    """Disabled, pending deletion and no right are refusals; what passes is unavailability. The emulator lets disabled keys decrypt, so the answers are given."""
+    client = boto3.client("kms", region_name="eu-central-1", aws_access_key_id="test", aws_secret_access_key="test")
+    with Stubber(client) as stub:
+        stub.add_client_error("decrypt", service_error_code=code, service_message="secret-detail")
+        with pytest.raises(KmsUnavailable, match=code) as caught:
+            AwsKms("alias/axis", client=client).unwrap(b"x", {})
+    assert isinstance(caught.value, KmsRefused) is refused
+    assert "secret-detail" not in str(caught.value)
 
 
 @pytest.fixture(scope="module")

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from axis_security.core.errors import MissingExtra
 from axis_security.core.secret import Secret
-from axis_security.crypto.errors import KmsUnavailable
+from axis_security.crypto.errors import KmsRefused, KmsUnavailable
 
 if TYPE_CHECKING:
     from mypy_boto3_kms import KMSClient
 
 __all__ = ["AwsKms"]
+
+_REFUSALS: Final = frozenset(
+    {
+        "AccessDeniedException",
+        "DisabledException",
+        "IncorrectKeyException",
+        "InvalidCiphertextException",
+        "InvalidKeyUsageException",
+        "KMSInvalidStateException",
+        "NotFoundException",
+    }
+)
+"""AWS' codes for a decision; all others (throttling, timeouts, its own faults) are a service that does not answer."""
 
 
 class AwsKms:
@@ -54,7 +67,8 @@ class AwsKms:
         try:
             answer: Mapping[str, Any] = getattr(self._client, method)(**arguments)
         except self._client_error as error:
-            raise KmsUnavailable(kek=self.kek, why=str(error.response.get("Error", {}).get("Code", "unknown"))) from None
+            code = str(error.response.get("Error", {}).get("Code", "unknown"))
+            raise (KmsRefused if code in _REFUSALS else KmsUnavailable)(kek=self.kek, why=code) from None
         except self._core_error as error:
             raise KmsUnavailable(kek=self.kek, why=type(error).__name__) from None
         return answer

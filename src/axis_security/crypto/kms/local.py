@@ -18,7 +18,7 @@ from axis_security.core.events import AuditEvent, EventKind, EventSink, Outcome
 from axis_security.core.minted import MINTED_BYTES, minted_text, parse_minted
 from axis_security.core.secret import Secret
 from axis_security.core.settings import Environment
-from axis_security.crypto.errors import KmsUnavailable
+from axis_security.crypto.errors import KmsRefused
 
 __all__ = ["LocalFileKms"]
 
@@ -74,7 +74,7 @@ class LocalFileKms:
         try:
             return Secret(self._cipher.decrypt(wrapped[:12], wrapped[12:], _aad(context)))
         except (InvalidTag, ValueError):
-            raise KmsUnavailable(kek=self.kek, why="the wrapped key does not open with this file's key and context") from None
+            raise KmsRefused(kek=self.kek, why="the wrapped key does not open with this file's key and context") from None
 
     def _read(self) -> Secret[bytes]:
         try:

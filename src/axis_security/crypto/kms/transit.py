@@ -6,13 +6,16 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from axis_security.core.secret import Secret
-from axis_security.crypto.errors import KmsUnavailable
+from axis_security.crypto.errors import KmsRefused, KmsUnavailable
 from axis_security.crypto.vault_session import VaultSession, VaultUnavailable
 
 __all__ = ["TransitKms"]
+
+_REFUSALS: Final = frozenset({"Forbidden", "InvalidPath", "InvalidRequest", "Unauthorized", "UnsupportedOperation"})
+"""The server's answers that are a decision; the others (sealed, rate-limited, its own faults) are a service that does not answer."""
 
 
 class TransitKms:
@@ -53,9 +56,9 @@ class TransitKms:
         try:
             return self._session.call(work)
         except VaultUnavailable as error:
-            raise KmsUnavailable(kek=self.kek, why=error.reason) from None
+            raise (KmsRefused if error.reason in _REFUSALS else KmsUnavailable)(kek=self.kek, why=error.reason) from None
         except self._session.missing:
-            raise KmsUnavailable(kek=self.kek, why="there is no such key") from None
+            raise KmsRefused(kek=self.kek, why="there is no such key") from None
 
 
 def _aad(context: Mapping[str, str]) -> str:
