@@ -21,7 +21,7 @@ COMMANDS: Final = {
     "passwords": "Calibrate the cost of a hash; build the breached-password filter.",
     "rbac": "Show the policy as a table; explain a decision.",
     "report": "Show which requirements of ASVS are held, and by which test.",
-    "rls": "Audit row-level security; show who sees what of a table.",
+    "rls": "Audit row-level security; show who sees what; rehearse migrations; adopt a live table.",
     "routes": "List an app's routes with their guards; find the ones without.",
     "secrets": "Mint keys, and find secrets in source.",
     "tenant": "Export, suspend, resume or erase a workspace.",

@@ -200,6 +200,7 @@ def test_a_live_table_is_adopted_while_others_write(shop: Callable[[int], Shop])
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(3_600)
 def test_two_million_rows_are_adopted_while_others_write(shop: Callable[[int], Shop]) -> None:
     """The same with 2,000,000 orders; the longest turn of a writer is told."""
     writers = _adopted_under_load(shop(2_000_000))
