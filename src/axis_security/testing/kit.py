@@ -104,6 +104,8 @@ class PolicyLab:
         forge: makes a binding that is not genuine from a genuine one; ``None`` where the context is a plain setting.
         rows_each: rows of each tenant in each table.
         user: who acts, and whose the rows are in tables that are held to a user's own.
+        colleague: another user, of the same tenant.
+        owned: labels (``schema.table``) of tables that are held to a user's own rows.
     """
 
     connection: psycopg.Connection[Any]
@@ -116,6 +118,8 @@ class PolicyLab:
     forge: Bind | None = None
     rows_each: int = 2
     user: IdValue = "kit"
+    colleague: IdValue = "kit2"
+    owned: frozenset[str] = frozenset()
     facts: Facts = field(init=False, default_factory=Facts)
     ground: Ground = field(init=False)
     tables: list[Relation] = field(init=False, default_factory=list)
@@ -167,6 +171,7 @@ class PolicyLab:
         ]
         kinds = {column.key_type for table, name in owners if (column := table.column(name)) is not None}
         user: IdValue = 4711 if KeyType.INT in kinds else uuid.uuid4() if KeyType.UUID in kinds else "kit"
+        colleague: IdValue = 4712 if KeyType.INT in kinds else uuid.uuid4() if KeyType.UUID in kinds else "kit2"
         own = {(".".join(table.name), name): lambda: user for table, name in owners}
         known = tuple(dict.fromkeys(grant.role for grant in grants)) or ("member",)
         full = [
@@ -183,6 +188,8 @@ class PolicyLab:
             roles=ordered if roles is None else roles,
             fill={**own, **(fill or {})},
             user=user,
+            colleague=colleague,
+            owned=frozenset(".".join(table.name) for table, _ in owners),
             may=may,
             forge=forge,
         )

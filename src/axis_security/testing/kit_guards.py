@@ -252,9 +252,9 @@ def _stranger(lab: PolicyLab, *, heir: bool = False) -> Iterator[str]:
         lab.execute(f"CREATE ROLE {name} NOLOGIN INHERIT")
         if heir:
             lab.execute(f"GRANT {quote(lab.system or '')} TO {name}")
-        for schema in sorted({table.schema for table in lab.tables}):
+        for schema in sorted({table.schema for table in lab.ground.guarded}):
             lab.execute(f"GRANT USAGE ON SCHEMA {quote(schema)} TO {name}")
-        for table in lab.tables:
+        for table in lab.ground.guarded:
             lab.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table.sql} TO {name}")
         yield name
 
@@ -285,6 +285,10 @@ def _may_ask(lab: PolicyLab, table: Relation, name: str) -> None:
         lab.execute(f"GRANT USAGE ON SCHEMA {quote(function.schema)} TO {name}")
     for schema in sorted({function.schema for function in called}):
         lab.execute(f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {quote(schema)} TO {name}")
+    # A policy that asks another table is asked there under that table's policies, which must not answer for it.
+    for other in lab.ground.guarded:
+        if other.oid != table.oid:
+            lab.execute(f"CREATE POLICY {quote(name)} ON {other.sql} TO {name} USING (true)")
 
 
 def system_sees_all(lab: PolicyLab) -> None:
@@ -298,6 +302,11 @@ def system_sees_all(lab: PolicyLab) -> None:
                 where, params = _where(lab, table, lab.seeded[table.oid][tenant][0])
                 if _count(lab, f"{_touch(lab, table)} WHERE {where}", params) != 1:
                     raise _fail(table, "the system role cannot change a tenant's row")
+                values = lab.values_for(table, tenant)
+                if _count(lab, lab.insert_text(table, values), tuple(values.values())) != 1:
+                    raise _fail(table, "the system role cannot add a tenant's row")
+                if _count(lab, f"DELETE FROM {escaped(table.sql)} WHERE {where}", params) != 1:
+                    raise _fail(table, "the system role cannot remove a tenant's row")
 
 
 def heirs_are_not_the_system(lab: PolicyLab) -> None:
@@ -312,6 +321,20 @@ def heirs_are_not_the_system(lab: PolicyLab) -> None:
 def _heirs_are_kept_out(lab: PolicyLab) -> bool:
     # Only a policy that asks who runs the statement can promise it.
     return lab.system is not None and any("is_system" in p.text or "CURRENT_USER" in p.text.upper() for t in lab.tables for p in t.policies)
+
+
+def users_are_apart(lab: PolicyLab) -> None:
+    """Where rows are held to a user's own, a colleague of the same tenant reaches none of them."""
+    for table in lab.tables:
+        if table.label not in lab.owned:
+            continue
+        tenant = lab.tenants[0]
+        mine = _ids(lab, table, tenant)
+        with lab.acting(Actor(tenant, user=lab.colleague, role=lab.roles[0]), keys=False):
+            if (_seen(lab, table) or set()) & mine:
+                raise _fail(table, "a colleague reads a user's own rows")
+            if _count(lab, *_set(lab, table, tenant)) or _count(lab, f"DELETE FROM {table.sql}"):
+                raise _fail(table, "a colleague changes a user's own rows")
 
 
 def forged_is_refused(lab: PolicyLab) -> None:
@@ -359,6 +382,7 @@ GUARDS: Final = (
     Guard("strangers have no policy", "a role that nobody planned for sees nothing", strangers_have_no_policy),
     Guard("system sees all", "the system role reaches every tenant", system_sees_all, lambda lab: lab.system is not None),
     Guard("heirs are not the system", "inheriting from the system role is not being it", heirs_are_not_the_system, _heirs_are_kept_out),
+    Guard("users are apart", "rows held to a user's own are reached by nobody else", users_are_apart, lambda lab: bool(lab.owned)),
     Guard("forged is refused", "a context that is not genuine shows nothing", forged_is_refused, lambda lab: lab.forge is not None),
     Guard("roles do what they may", "each role runs exactly what it holds the capability for", roles_do_what_they_may),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterator
 from typing import Any
@@ -159,8 +160,10 @@ def test_every_shape_that_can_be_declared_has_no_finding(cluster: Cluster) -> No
                 lab = PolicyLab.of(tenancy, administrator)
                 with lab.opened():
                     assert {table.name for table in lab.tables} == {"deal", "line", "doc", "share", "invoice", "draft"}
-                    assert "tenants apart" in check_isolation(lab)
-                    print(mutation_score(lab))
+                    assert "users are apart" in check_isolation(lab)
+                    if os.environ.get("AXIS_TEST_PROFILE") == "nightly":
+                        hunted = mutation_score(lab)
+                        assert hunted.score == 1.0, str(hunted)
         finally:
             engine.dispose()
     with sa.create_engine(cluster.url("postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool).connect() as connection:
