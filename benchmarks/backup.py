@@ -93,6 +93,7 @@ def _fill(cluster: Cluster, mebibytes: int) -> None:
         )
         connection.execute("VACUUM (FREEZE) bulk")
         connection.execute("CHECKPOINT")
+        switch_and_wait(connection)
 
 
 def _native(cluster: Cluster, made: BackupSettings, rounds: int, mebibytes: int) -> Iterable[Row]:

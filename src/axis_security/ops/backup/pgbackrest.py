@@ -76,6 +76,7 @@ def render_configuration(settings: BackupSettings, generation: int) -> str:
         "compress-type": "zst",
         "process-max": str(settings.processes),
         "start-fast": "y",
+        "archive-timeout": "600",  # the limit for a backlog, not for a failure: `run` has seen the archiver work
         "lock-path": str(settings.state / "lock"),
         "spool-path": str(settings.state / "spool"),
         "log-level-file": "off",

@@ -86,6 +86,8 @@ class Backups:
             # Two: when the second begins, the first is known to be committed, so every moment after the backup has a canary that is due.
             plant_canary(connection)
             plant_canary(connection)
+            # An archiver that is behind, or fails, is known before anything is copied; what waits for WAL later has a limit of its own.
+            switch_and_wait(connection)
         if kind is None:
             full = [
                 each.finished
