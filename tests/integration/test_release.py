@@ -1,0 +1,107 @@
+"""What is released: the same bytes from the same source, with everything in it that the code reads, and installable by itself."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+INTERPRETERS = ("3.11", "3.12", "3.13")
+
+
+def build(to: Path) -> dict[str, str]:
+    """Wheel and sdist in *to*: name to digest."""
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-d", str(to)], cwd=ROOT, env=environment, check=True, capture_output=True)
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in to.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("release")
+    build(made)
+    return made
+
+
+def test_two_builds_are_byte_for_byte_the_same(built: Path, tmp_path: Path) -> None:
+    """Whoever builds from the same commit gets the released bytes."""
+    first = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in built.iterdir()}
+    assert len(first) == 2
+    assert build(tmp_path) == first
+
+
+def test_the_wheel_holds_what_the_code_reads(built: Path) -> None:
+    """Every file of the package that git knows is in the wheel, and nothing else of the project."""
+    listed = subprocess.run(["git", "ls-files", "src/axis_security"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    [wheel] = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as opened:
+        names = {name for name in opened.namelist() if not name.partition("/")[0].endswith(".dist-info")}
+    assert {name.removeprefix("src/") for name in listed if (ROOT / name).exists()} <= names
+    assert all(name.startswith("axis_security/") for name in names)
+    assert "axis_security/py.typed" in names
+    [sdist] = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        top = {name.split("/")[1] for name in archive.getnames() if "/" in name}
+    assert not {"tests", "benchmarks", "examples"} & top
+    assert {"src", "LICENSE", "NOTICE", "README.md"} <= top
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("version", INTERPRETERS)
+def test_the_wheel_installs_by_itself_and_runs_the_six_lines(built: Path, tmp_path: Path, version: str) -> None:
+    """In a clean environment of each interpreter that is there: the six required packages, the README's lines, and nothing optional loaded."""
+    found = [
+        path
+        for path in (Path("/usr/bin") / f"python{version}", *Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
+        if path.exists()
+    ]
+    if not found:
+        pytest.skip(f"no Python {version} is installed here")
+    subprocess.run([found[0], "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    [wheel] = built.glob("*.whl")
+    subprocess.run([python, "-m", "pip", "install", "-q", f"{wheel}[testing]"], check=True, capture_output=True)
+    script = tmp_path / "six_lines.py"
+    script.write_text(
+        """
+from sqlalchemy import create_engine, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from axis_security import Principal, acting_as
+from axis_security.core.schema import DatabaseRoles
+from axis_security.testing.cluster import Cluster
+
+class Base(DeclarativeBase): ...
+class Contact(Base):
+    __tablename__ = "contact"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tenant_id: Mapped[int]
+
+with Cluster() as server, server.database("six") as name:
+    admin = create_engine(server.url(name))
+    Base.metadata.create_all(admin)
+    roles = DatabaseRoles.prefixed("six")
+    engine = create_engine(server.url(name, user=roles.app))
+    from axis_security.rls import SealKey, SealKeyring, Tenancy
+    tenancy = Tenancy(Base.metadata, key="tenant_id", seal=SealKeyring(current=SealKey.generate(1)), roles=roles)
+    tenancy.protect(Contact)
+    tenancy.plan(admin).apply(admin)
+    tenancy.install(engine)
+    for tenant in (1, 2):
+        with acting_as(Principal(tenant=tenant, user=7, role="member")), Session(engine) as db:
+            db.add(Contact(id=tenant, tenant_id=tenant))
+            db.commit()
+            assert [row.tenant_id for row in db.scalars(select(Contact))] == [tenant]
+    engine.dispose()
+    admin.dispose()
+print("isolated")
+"""
+    )
+    ran = subprocess.run([python, script], capture_output=True, text=True, check=False)
+    assert ran.stdout.strip() == "isolated", ran.stderr
