@@ -75,6 +75,32 @@ class SchemaPart:
     create: Callable[[DatabaseRoles], Sequence[str]]
     drop: Callable[[DatabaseRoles], Sequence[str]]
 
+    def statements(self, roles: DatabaseRoles) -> Sequence[str]:
+        """What *create* says, worded so that running it where all is in place waits for nobody: see :func:`gently`."""
+        return [gently(sql) for sql in self.create(roles)]
+
     def digest(self, roles: DatabaseRoles) -> str:
         """SHA-256 over the statements; recorded when applied, compared by the planner."""
         return hashlib.sha256("\0".join(self.create(roles)).encode()).hexdigest()
+
+
+_OWNER: Final = re.compile(r"ALTER TABLE (axis\.\w+) OWNER TO (\w+)")
+_INDEX: Final = re.compile(r"CREATE (?:UNIQUE )?INDEX IF NOT EXISTS (\w+) ON axis\..*", re.DOTALL)
+
+
+def gently(sql: str) -> str:
+    """*sql*, asking first whether there is anything to do.
+
+    ``ALTER TABLE … OWNER`` and ``CREATE INDEX IF NOT EXISTS`` lock the table before they find that nothing is to be done. Such a lock waits for every
+    open transaction that has read the table (each bound transaction reads ``axis.seal_key``), and all later ones wait behind it: a plan, even one
+    that changes nothing, would hold up a live application.
+    """
+    text = sql.strip()
+    if owner := _OWNER.fullmatch(text):
+        table, role = owner.groups()
+        asked = f"(SELECT c.relowner FROM pg_catalog.pg_class AS c WHERE c.oid = '{table}'::pg_catalog.regclass) <> '{role}'::pg_catalog.regrole"
+    elif index := _INDEX.fullmatch(text):
+        asked = f"pg_catalog.to_regclass('axis.{index[1]}') IS NULL"
+    else:
+        return sql
+    return f"DO $gently$ BEGIN IF {asked} THEN {text}; END IF; END $gently$"

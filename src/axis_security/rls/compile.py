@@ -110,7 +110,7 @@ def part_step(part: SchemaPart, model: Model, *, recorded: bool) -> Step:
     )
     why = f"the part `{part.name}` of schema axis " + ("differs from what this release declares" if recorded else "does not exist")
     reverse = None if recorded else statement_list(part.drop(model.roles))
-    return Step(sql=statement_list([*part.create(model.roles), record]), reverse=reverse, why=why, flagged=recorded)
+    return Step(sql=statement_list([*part.statements(model.roles), record]), reverse=reverse, why=why, flagged=recorded)
 
 
 def _seal_keys(live: Snapshot, keyring: SealKeyring | None) -> Iterator[Step]:

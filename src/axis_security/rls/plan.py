@@ -216,6 +216,8 @@ SELECT c.relkind::text, c.oid::regclass::text,
        FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal), '')
   || ' ' || coalesce((SELECT pg_catalog.string_agg(p.polname || ' ' || p.polcmd::text || p.polpermissive::text || coalesce(pg_catalog.pg_get_expr(p.polqual, p.polrelid), '')
        || coalesce(pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid), '') || p.polroles::text, ',' ORDER BY p.polname) FROM pg_catalog.pg_policy p WHERE p.polrelid = c.oid), '')
+  || coalesce((SELECT pg_catalog.string_agg(pg_catalog.pg_get_indexdef(i.indexrelid), ',' ORDER BY i.indexrelid::regclass::text)
+       FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisvalid), '')
   || c.relrowsecurity::text || c.relforcerowsecurity::text,
   pg_catalog.pg_get_userbyid(c.relowner)::text,
   ARRAY(SELECT a::text FROM pg_catalog.unnest(coalesce(c.relacl, pg_catalog.acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner))) a ORDER BY 1)
@@ -232,7 +234,7 @@ def _stale_parts(declaration: Declaration, live: Snapshot) -> Flow[list[SchemaPa
     stale = []
     before = [tuple(row) for row in (yield ask(_AXIS_OBJECTS))]
     for part in declaration.parts:
-        for sql in part.create(declaration.model.roles):
+        for sql in part.statements(declaration.model.roles):
             yield ask(sql)
         after = [tuple(row) for row in (yield ask(_AXIS_OBJECTS))]
         if after != before or live.parts.get(part.name) != part.digest(declaration.model.roles):
