@@ -23,7 +23,14 @@ __all__ = ["router"]
 MOST_BYTES: Final = 10_000_000
 _PLAIN: Final = frozenset({"text/plain", "application/pdf", "image/png", "image/jpeg"})
 
-Text = Annotated[str, Form(max_length=400)]
+Text = Annotated[str, Form(max_length=400, pattern=r"^[^\x00]*$")]  # PostgreSQL keeps no NUL
+_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
+    400: {"description": "The body is no JSON text."},
+    404: {
+        "description": "There is no such record in this workspace.",
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    },
+}
 
 
 class NotFound(AxisError):
@@ -96,7 +103,7 @@ def _found(db: Session, kind: type[Any], key: uuid.UUID) -> Any:
 def router(site: Site) -> APIRouter:
     """The routes."""
     html = APIRouter(include_in_schema=False)
-    api = APIRouter(prefix="/api", tags=["records"])
+    api = APIRouter(prefix="/api", tags=["records"], responses=_ANSWERS)
 
     @html.get("/contacts")
     @requires(caps.contacts.read)
@@ -147,7 +154,7 @@ def router(site: Site) -> APIRouter:
         company: Text = "",
         email: Text = "",
         phone: Text = "",
-        notes: Annotated[str, Form(max_length=4000)] = "",
+        notes: Annotated[str, Form(max_length=4000, pattern=r"^[^\x00]*$")] = "",
     ) -> Response:
         with site.db() as db:
             _fill(_found(db, Contact, key), ContactIn(name=name or "?", company=company, email=email, phone=phone[:50], notes=notes))
@@ -274,9 +281,9 @@ def router(site: Site) -> APIRouter:
                 DealOut(id=each.id, contact_id=each.contact_id, title=each.title, amount=each.amount, stage=each.stage) for each in rows
             ]
 
-    html.include_router(api)
     whole = APIRouter()
     whole.include_router(html)
+    whole.include_router(api)
     return whole
 
 

@@ -29,7 +29,7 @@ from axis_security.wiring.sources import EngineSource
 
 __all__ = ["router"]
 
-Text = Annotated[str, Form(max_length=400)]
+Text = Annotated[str, Form(max_length=400, pattern=r"^[^\x00]*$")]  # PostgreSQL keeps no NUL
 
 
 def router(site: Site, promises: Callable[[], Promises] | None) -> APIRouter:

@@ -26,6 +26,7 @@ from axis_security.auth.kdf import Argon2Cost
 from axis_security.auth.passwords import Passwords
 from axis_security.core.schema import DatabaseRoles
 from axis_security.core.settings import Environment
+from axis_security.rbac.capability import in_force
 from axis_security.testing.cluster import Cluster
 from axis_security.wiring.endpoints import health, security_txt
 from axis_security.wiring.keys import AppKeys
@@ -120,6 +121,9 @@ def running(
             passwords=PasswordService(Passwords(cost=CHEAP, peppers=keys.peppers)),
             endpoints=(*health(monitor(app_dsn), capability=caps.audit.read), *security_txt(disclosure())),
         )
+        # Guards ask the policy in force, and its denials go to its own log: here this site's, and afterwards the one's before.
+        before = in_force(caps).policy
+        site.axis.policy.activate()
         site.axis.plan(admin).apply(admin)
         with admin.begin() as connection:
             connection.execute(text(f"ALTER ROLE {roles.app} LOGIN; ALTER ROLE {roles.system} LOGIN"))
@@ -135,6 +139,8 @@ def running(
         try:
             yield crm
         finally:
+            if before is not None:
+                before.activate()
             for client in crm.clients:
                 client.close()
             site.axis.close()
