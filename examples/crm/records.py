@@ -11,7 +11,7 @@ from examples.crm.pages import back_to, own_id, page
 from examples.crm.security import Site, caps
 from fastapi import APIRouter, Form, HTTPException, Query, UploadFile
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -82,6 +82,13 @@ def _out(contact: Contact) -> ContactOut:
     )
 
 
+def _given(**fields: str) -> ContactIn:
+    try:
+        return ContactIn(**fields)
+    except ValidationError:
+        raise HTTPException(422) from None
+
+
 def _fill(contact: Contact, given: ContactIn) -> Contact:
     contact.name, contact.company = _whole(given.name), _whole(given.company)
     contact.email, contact.phone, contact.notes = _whole(given.email) or None, _whole(given.phone) or None, _whole(given.notes) or None
@@ -125,7 +132,7 @@ def router(site: Site) -> APIRouter:
         if not name.strip():
             return back_to("/contacts")
         with site.db() as db:
-            contact = _fill(Contact(owner_id=own_id()), ContactIn(name=name, company=company, email=email, phone=phone[:50]))
+            contact = _fill(Contact(owner_id=own_id()), _given(name=name, company=company, email=email, phone=phone))
             db.add(contact)
             db.commit()
             return back_to(f"/contacts/{contact.id}")
@@ -157,7 +164,7 @@ def router(site: Site) -> APIRouter:
         notes: Annotated[str, Form(max_length=4000, pattern=r"^[^\x00]*$")] = "",
     ) -> Response:
         with site.db() as db:
-            _fill(_found(db, Contact, key), ContactIn(name=name or "?", company=company, email=email, phone=phone[:50], notes=notes))
+            _fill(_found(db, Contact, key), _given(name=name or "?", company=company, email=email, phone=phone, notes=notes))
             db.commit()
         return back_to(f"/contacts/{key}")
 

@@ -384,7 +384,7 @@ def test_no_byte_of_a_form_breaks_the_server(crm: Crm) -> None:
     }
     token = owner.token()
     for path, fields in forms.items():
-        for field, odd in itertools.product(fields, (b"%00", b"a%00b", b"%ED%A0%80", b"%FF", b"%E2%80%AE", b"x" * 5000, b"")):
+        for field, odd in itertools.product(fields, (b"%00", b"a%00b", b"%ED%A0%80", b"%FF", b"%E2%80%AE", b"x" * 390, b"x" * 5000, b"")):
             whole = dict.fromkeys(fields, b"1") | {field: odd, "csrf_token": token.encode()}
             body = b"&".join(name.encode() + b"=" + value for name, value in whole.items())
             headers = {"content-type": "application/x-www-form-urlencoded"}
