@@ -28,6 +28,8 @@ TENANTS = 1_000
 BIG, SMALL = 1, 500
 """Tenant 1 has 40 % of the rows; tenant 500 its even share of the rest."""
 ROLES = DatabaseRoles.prefixed("bench")
+_LONGEST = 30.0
+"""Seconds for one case."""
 
 
 class Base(DeclarativeBase):
@@ -175,14 +177,22 @@ _CASES: tuple[tuple[str, int, str, int, float, str], ...] = (
 )
 
 
+def _repeated(work: Callable[[], object], repeats: int) -> Callable[[], object]:
+    def many() -> None:
+        for _ in range(repeats):
+            work()
+
+    return many
+
+
 def _statements(server: Cluster, name: str, rows: int, variants: list[Variant], settings: Settings) -> Iterator[Row]:
-    for case, tenant, statement, repeats, highest, tuning in _CASES:
+    for case, tenant, statement, usual, highest, tuning in _CASES:
         with psycopg.connect(server.dsn(name), autocommit=True) as admin:
             found = admin.execute("SELECT id FROM plain_doc WHERE tenant_id = %s LIMIT 1 OFFSET 7", (tenant,)).fetchone()
             top = admin.execute("SELECT max(id) FROM plain_line").fetchone()
         connections = {variant.name: psycopg.connect(server.dsn(name, user=ROLES.app), prepare_threshold=None) for variant in variants}
         new = [(top[0] if top else rows) + 1_000]
-        cases: dict[str, Callable[[], object]] = {}
+        singles: dict[str, Callable[[], object]] = {}
         for variant in variants:
             conn = connections[variant.name]
             variant.bind(conn, tenant)
@@ -198,14 +208,19 @@ def _statements(server: Cluster, name: str, rows: int, variants: list[Variant], 
                 "both": f" AND d.{literal} AND l.{literal}" if literal else "",
             }
 
-            def work(conn: psycopg.Connection[Any] = conn, parts: dict[str, object] = parts) -> None:
-                for _ in range(repeats):
-                    new[0] += 1_000
-                    conn.execute(statement.format(**parts, new=new[0]).encode()).rowcount  # fetched with the answer
+            def statement_once(conn: psycopg.Connection[Any] = conn, parts: dict[str, object] = parts) -> None:
+                new[0] += 1_000
+                conn.execute(statement.format(**parts, new=new[0]).encode()).rowcount  # fetched with the answer
 
-            cases[variant.name] = work
-        # Statements over the whole table take seconds with a policy that is evaluated for every row, as some are; fewer rounds of those tell as much.
-        times = interleaved(cases, rounds=settings.rounds(25 if repeats > 1 else 9), scale=1e6 / repeats)
+            singles[variant.name] = statement_once
+        # A policy that is evaluated for every row makes a statement take seconds, as some do: a case gets half a minute, and fewer
+        # rounds of the slow tell as much.
+        rounds = settings.rounds(25)
+        each = sum(statistics.median(times) for times in interleaved(singles, rounds=3).values())
+        repeats = max(1, min(usual, int(_LONGEST / (each * rounds))))
+        rounds = max(5, min(rounds, int(_LONGEST / (each * repeats))))
+        cases = {name: _repeated(single, repeats) for name, single in singles.items()}
+        times = interleaved(cases, rounds=rounds, scale=1e6 / repeats)
         for conn in connections.values():
             conn.rollback()
             conn.close()
