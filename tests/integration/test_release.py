@@ -105,3 +105,22 @@ print("isolated")
     )
     ran = subprocess.run([python, script], capture_output=True, text=True, check=False)
     assert ran.stdout.strip() == "isolated", ran.stderr
+
+
+def test_a_sync_app_needs_no_greenlet() -> None:
+    """SQLAlchemy brings greenlet only with its asyncio extra: installing a tenancy on a sync engine must not ask for it."""
+    code = """
+import sys
+sys.modules["greenlet"] = None  # importing it fails, as where it is not installed
+import sqlalchemy as sa
+from axis_security.rls import SealKey, SealKeyring, Tenancy
+metadata = sa.MetaData()
+table = sa.Table("doc", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("tenant_id", sa.Integer))
+tenancy = Tenancy(metadata, seal=SealKeyring(current=SealKey.generate(1)))
+tenancy.protect(table)
+tenancy.install(sa.create_engine("postgresql+psycopg://app@localhost/nowhere"))
+import axis_security.wiring.axis
+print("installed")
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.stdout.strip() == "installed", ran.stderr

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import event, exc
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from axis_security.core.errors import ConfigError
 from axis_security.rls.bind import Binder
@@ -22,6 +21,7 @@ from axis_security.rls.posture import Posture
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.pool import ConnectionPoolEntry
 
 __all__ = ["install_engine"]
@@ -40,7 +40,8 @@ def install_engine(engine: Engine | AsyncEngine, *, binder: Binder, posture: Pos
     Raises:
         ConfigError: not PostgreSQL through psycopg or asyncpg, connections are checked out, or another tenancy is installed.
     """
-    sync = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
+    # Not by its class: SQLAlchemy's asyncio module needs greenlet, which a sync app has no use for.
+    sync: Any = getattr(engine, "sync_engine", engine)
     module = _DRIVERS.get(sync.dialect.driver) if sync.dialect.name == "postgresql" else None
     if module is None:
         raise ConfigError(

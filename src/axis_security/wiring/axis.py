@@ -249,10 +249,13 @@ class _Own:
     def to(cls, engine: Any) -> _Own:
         """Pools to the database of *engine*, over psycopg, with its login."""
         from sqlalchemy import create_engine
-        from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
         url = engine.url.set(drivername="postgresql+psycopg")
-        make: Any = create_async_engine if isinstance(engine, AsyncEngine) else create_engine
+        make: Any = create_engine
+        if hasattr(engine, "sync_engine"):
+            from sqlalchemy.ext.asyncio import create_async_engine  # needs greenlet, which a sync app has no use for
+
+            make = create_async_engine
         return cls(audit=create_engine(url, **_POOL), unbound=make(url, **_POOL), bound=make(url, **_POOL))
 
     def close(self) -> None:
