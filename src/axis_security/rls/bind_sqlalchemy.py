@@ -91,5 +91,5 @@ def install_engine(engine: Engine | AsyncEngine, *, binder: Binder, posture: Pos
     _INSTALLED[dialect] = binder
     event.listen(sync, "connect", on_connect)
     event.listen(sync, "checkout", on_checkout)
-    dialect.do_ping = guarded_ping  # type: ignore[method-assign, assignment]
-    dialect.do_rollback_to_savepoint = guarded_to_savepoint  # type: ignore[method-assign]
+    dialect.do_ping = guarded_ping
+    dialect.do_rollback_to_savepoint = guarded_to_savepoint
