@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +20,17 @@ from examples.crm.security import Site, caps, secure
 from examples.crm.seed import PASSWORD, Person, move_in
 from fastapi import FastAPI
 from sqlalchemy import create_engine, text
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from axis_security.auth import PasswordService
 from axis_security.auth.kdf import Argon2Cost
 from axis_security.auth.passwords import Passwords
+from axis_security.core.minted import minted_text
 from axis_security.core.schema import DatabaseRoles
 from axis_security.core.settings import Environment
+from axis_security.crypto.blindindex import IndexKeys
+from axis_security.crypto.columns import use_keys
 from axis_security.rbac.capability import in_force
 from axis_security.testing.cluster import Cluster
 from axis_security.wiring.endpoints import health, security_txt
@@ -99,6 +104,17 @@ class Browser:
         return re.findall(rf"/{kind}/([0-9a-f-]{{36}})", self.client.get(page).text)
 
 
+class _InFocus:
+    """Calls *focus* before each request."""
+
+    def __init__(self, app: ASGIApp, focus: Callable[[], None]) -> None:
+        self._app, self._focus = app, focus
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._focus()
+        await self._app(scope, receive, send)
+
+
 @contextmanager
 def running(
     cluster: Cluster, home: Path, *, origin: str = "https://crm.example.com", environment: Environment = Environment.PRODUCTION
@@ -135,6 +151,14 @@ def running(
                 site, app=app, tenant=people[0].tenant, app_dsn=app_dsn, admin=cluster.dsn(name), system=system, home=home
             ),
         )
+        # The keys of sealed columns and the policy in force are the process's: with two sites in one test process, each request sees to its own.
+        index = IndexKeys({1: minted_text("index", b"\1" * 32)}, current=1)
+
+        def focus() -> None:
+            use_keys(site.ring, index)
+            site.axis.policy.activate()
+
+        app.user_middleware.insert(0, Middleware(_InFocus, focus=focus))
         crm = Crm(app, site, people, cluster.dsn(name), origin, home)
         try:
             yield crm
