@@ -28,7 +28,6 @@ from axis_security.ops.copy_out import CopyOut
 from axis_security.rbac.decision import PermissionDenied
 from axis_security.rbac.guard import decide
 from axis_security.rbac.policy import MANAGE_USERS, Policy
-from axis_security.rls.model import Protected
 from axis_security.rls.predicate import own_rows
 from axis_security.rls.tenancy import Tenancy
 
@@ -91,10 +90,9 @@ def export_tables(tenancy: Tenancy) -> list[ExportTable]:
     found = []
     for name, declared in model.protected().items():
         shape = declared.shape
-        if isinstance(shape, Protected):
-            own = own_rows(model, name, "r") if shape.via is not None or shape.reads_further else None
-            left_out = None if shape.owner is None else "its rows belong to single users, and can be read by them alone"
-            found.append(ExportTable(schema=name[0], name=name[1], read=shape.access.select, own=own, left_out=left_out))
+        own = own_rows(model, name, "r") if shape.via is not None or shape.reads_further else None
+        left_out = None if shape.owner is None else "its rows belong to single users, and can be read by them alone"
+        found.append(ExportTable(schema=name[0], name=name[1], read=shape.access.select, own=own, left_out=left_out))
     return found
 
 

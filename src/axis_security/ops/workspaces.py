@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Table, TextClause, delete, func, select, text
+from sqlalchemy import ColumnElement, Table, TextClause, delete, func, select, text
 from sqlalchemy.sql import Executable
 
 from axis_security.core.clock import SYSTEM_CLOCK, Clock
@@ -19,6 +19,7 @@ from axis_security.core.errors import AxisError, ConfigError
 from axis_security.core.events import AuditEvent, EventKind, EventSink, Outcome
 from axis_security.core.flow import adrive, drive
 from axis_security.core.ids import IdValue, TenantId
+from axis_security.rls.metadata import belonging, name_of
 from axis_security.rls.tenancy import Tenancy
 
 __all__ = ["Erased", "ErasureFailed", "NotErasable", "Workspaces"]
@@ -138,15 +139,15 @@ class Workspaces:
                 why="its deletion was not asked for, or the grace is not over",
                 fix="an owner asks for the deletion; erase when the grace has passed",
             )
-        tables = self._protected()
+        tables, belongs = self._protected(tenant)
         rows: dict[str, int] = {}
         for table in tables:  # children before the parents they point at
-            result = yield delete(table).where(self._tenancy.belongs(table, tenant)), {}
+            result = yield delete(table).where(belongs(table)), {}
             rows[table.fullname] = result.rowcount
             if progress is not None:
                 progress(table.fullname, result.rowcount)
         for table in tables:
-            result = yield select(func.count()).select_from(table).where(self._tenancy.belongs(table, tenant)), {}
+            result = yield select(func.count()).select_from(table).where(belongs(table)), {}
             if result.scalar_one() != 0:
                 raise ErasureFailed(
                     what="rows of the workspace were left",
@@ -160,9 +161,10 @@ class Workspaces:
         ]
         return erased, events
 
-    def _protected(self) -> list[Table]:
-        names = self._tenancy.model().protected()
-        return [table for table in reversed(self._tenancy.metadata.sorted_tables) if (table.schema or "public", table.name) in names]
+    def _protected(self, tenant: TenantId) -> tuple[list[Table], Callable[[Table], ColumnElement[bool]]]:
+        model, metadata = self._tenancy.model(), self._tenancy.metadata
+        names = model.protected()
+        return [table for table in reversed(metadata.sorted_tables) if name_of(table) in names], belonging(metadata, model, tenant)
 
     def _event(self, kind: EventKind, tenant: TenantId, reason: str, **detail: int) -> AuditEvent:
         return AuditEvent(kind=kind, at=self._clock.now(), outcome=Outcome.ALLOWED, tenant=tenant, reason=reason, detail=detail)

@@ -76,7 +76,7 @@ class Adoption:
 
     def __post_init__(self) -> None:
         declared = self.tenancy.model().protected().get(self.name)
-        if declared is None or not isinstance(declared.shape, Protected) or declared.shape.via is not None:
+        if declared is None or declared.shape.via is not None:
             raise ConfigError(
                 what=f"`{'.'.join(self.name)}` cannot be adopted",
                 why="it is not declared as protected by a tenant column of its own",
@@ -268,7 +268,7 @@ class Adoption:
         """Tables declared with a tenant column that they do not have yet."""
         held = {(schema, table) for schema, table in connection.execute(_text(_HELD), {"key": self.tenancy.key})}
         declared = self.tenancy.model().protected().items()
-        return {name for name, each in declared if isinstance(each.shape, Protected) and each.shape.via is None and name not in held}
+        return {name for name, each in declared if each.shape.via is None and name not in held}
 
     @property
     def _function(self) -> str:
@@ -352,8 +352,6 @@ def shadow(tenancy: Tenancy, engine: Engine, principals: Iterable[Principal]) ->
             sealed = seal(principal, keyring=tenancy.seal, now=datetime.now(UTC))
             connection.execute(_text("SELECT set_config('axis.context', :sealed, true)"), {"sealed": sealed})
             for name, declared in sorted(model.protected().items()):
-                if not isinstance(declared.shape, Protected):
-                    continue
                 policies = {policy.name: policy.using or "true" for policy in policies_of(model, declared.table, declared.shape)}
                 seen = f"({policies['axis_floor']}) AND ({policies['axis_select']})".replace(SELF, quote(*name))
                 nobodys = "false" if declared.shape.via is not None else f"{quote(model.key)} IS NULL"

@@ -13,7 +13,7 @@ from axis_security.core.checks import Finding, Severity
 from axis_security.core.schema import SchemaPart
 from axis_security.rls.catalog import LivePolicy, LiveRole, LiveTable, Snapshot
 from axis_security.rls.keys import compile_keys
-from axis_security.rls.model import Declared, Model, Name, Open, Protected, quote
+from axis_security.rls.model import Declared, Model, Name, Open, ProtectedTable, quote
 from axis_security.rls.predicate import SELF, PolicyModel, policies_of, tenant_default, text_literal
 from axis_security.rls.sealed import SealKeyring
 from axis_security.rls.step import Step
@@ -41,11 +41,11 @@ def compile_steps(
     steps += _schemas(model, live)
     for declared in model.tables:
         table = live.tables[declared.table.name]
-        if isinstance(declared.shape, Protected):
-            steps += _protect(model, declared, declared.shape, table, deparsed)
+        if held := protected.get(table.name):
+            steps += _protect(model, held, table, deparsed)
             for child in _descendants(live, table.name):
                 if child not in protected:
-                    steps += _close_child(model, declared, declared.shape, live.tables[child], deparsed)
+                    steps += _close_child(model, held, live.tables[child], deparsed)
         steps += _grants(model, declared, table, live)
     steps += _strays(model, live)
     steps += compile_keys(model, live, findings)
@@ -187,30 +187,31 @@ def _schemas(model: Model, live: Snapshot) -> Iterator[Step]:
                 )
 
 
-def held_tables(model: Model, live: Snapshot) -> Iterator[tuple[Declared, Protected, LiveTable]]:
+def held_tables(model: Model, live: Snapshot) -> Iterator[tuple[ProtectedTable, LiveTable]]:
     """Every live table that carries policies: the protected ones and their partitions and inheritance children."""
     protected = model.protected()
     for declared in protected.values():
-        if isinstance(declared.shape, Protected):
-            yield declared, declared.shape, live.tables[declared.table.name]
-            for child in _descendants(live, declared.table.name):
-                if child not in protected:
-                    yield declared, declared.shape, live.tables[child]
+        yield declared, live.tables[declared.table.name]
+        for child in _descendants(live, declared.table.name):
+            if child not in protected:
+                yield declared, live.tables[child]
 
 
-def shadow_of(model: Model, declared: Declared, shape: Protected, live: LiveTable) -> Shadow:
+def shadow_of(model: Model, declared: ProtectedTable, live: LiveTable) -> Shadow:
     """What decides the server's wording of this table's policies."""
-    policies = policies_of(model, declared.table, shape)
+    policies = policies_of(model, declared.table, declared.shape)
     named = any(SELF in (policy.using or "") + (policy.check or "") for policy in policies)
     return policies, tuple(sorted((name, kind) for name, (kind, _, _) in live.columns.items())), live.name[1] if named else ""
 
 
-def _protect(model: Model, declared: Declared, shape: Protected, live: LiveTable, deparsed: Deparsed) -> Iterator[Step]:
+def _protect(model: Model, declared: ProtectedTable, live: LiveTable, deparsed: Deparsed) -> Iterator[Step]:
+    shadow = shadow_of(model, declared, live)
+    worded, default = deparsed.get(shadow, ({}, ""))
     yield from _owner(model, live)
-    if shape.via is None:
-        yield from _tenant_column(model, live, deparsed.get(shadow_of(model, declared, shape, live), ({}, ""))[1])
+    if declared.shape.via is None:
+        yield from _tenant_column(model, live, default)
     yield from _row_security(live)
-    yield from _policies(model, declared, shape, live, deparsed)
+    yield from _policies(shadow[0], live, worded)
 
 
 def _tenant_column(model: Model, live: LiveTable, default: str) -> Iterator[Step]:
@@ -231,10 +232,8 @@ def _tenant_column(model: Model, live: LiveTable, default: str) -> Iterator[Step
         )
 
 
-def _policies(model: Model, declared: Declared, shape: Protected, live: LiveTable, deparsed: Deparsed) -> Iterator[Step]:
+def _policies(wanted: Sequence[PolicyModel], live: LiveTable, worded: Mapping[str, LivePolicy]) -> Iterator[Step]:
     table = quote(*live.name)
-    wanted = policies_of(model, declared.table, shape)
-    worded, _ = deparsed.get(shadow_of(model, declared, shape, live), ({}, ""))
     for policy in wanted:
         found = live.policies.get(policy.name)
         if found is not None and found == worded.get(policy.name):
@@ -303,11 +302,12 @@ def _descendants(live: Snapshot, parent: Name) -> Iterator[Name]:
         yield from _descendants(live, child)
 
 
-def _close_child(model: Model, declared: Declared, shape: Protected, child: LiveTable, deparsed: Deparsed) -> Iterator[Step]:
+def _close_child(model: Model, declared: ProtectedTable, child: LiveTable, deparsed: Deparsed) -> Iterator[Step]:
     """A partition or inheritance child: nobody may reach it directly, and if somebody is let in by hand, the same policies hold."""
     yield from _owner(model, child)
     yield from _row_security(child)
-    yield from _policies(model, declared, shape, child, deparsed)
+    shadow = shadow_of(model, declared, child)
+    yield from _policies(shadow[0], child, deparsed.get(shadow, ({}, ""))[0])
     yield from _revoke(
         model, child, {}, f"rows are reached through {quote(*declared.table.name)}; the parent's policies do not hold for direct access"
     )

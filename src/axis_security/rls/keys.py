@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from axis_security.core.checks import Finding, Severity
 from axis_security.rls.catalog import LiveForeignKey, LiveTable, Snapshot
-from axis_security.rls.model import Declared, ForeignKeyModel, Model, Name, Protected, quote
+from axis_security.rls.model import Declared, ForeignKeyModel, Model, Name, ProtectedTable, quote
 from axis_security.rls.step import Step
 
 __all__ = ["compile_keys", "made_name"]
@@ -49,9 +49,8 @@ class _Link:
 
 def compile_keys(model: Model, live: Snapshot, findings: list[Finding]) -> list[Step]:
     """Unique keys, foreign keys with the tenant in them, and a tenant-leading index for each protected table."""
-    protected = {
-        name: declared for name, declared in model.protected().items() if isinstance(declared.shape, Protected) and not declared.shape.via
-    }
+    every = model.protected()
+    protected = {name: declared for name, declared in every.items() if declared.shape.via is None}
     uniques: dict[tuple[Name, tuple[str, ...]], Step] = {}
     links: list[Step] = []
     for declared in protected.values():
@@ -70,14 +69,14 @@ def compile_keys(model: Model, live: Snapshot, findings: list[Finding]) -> list[
         table = live.tables[declared.table.name]
         if table.name not in leading and not any(index.columns[:1] == (model.key,) for index in table.indexes):
             steps.append(_index(table, (model.key, *(column for column in declared.table.primary_key if column != model.key))))
-    for declared in model.protected().values():
-        steps += _leaning(declared, live.tables[declared.table.name], model.protected(), findings)
+    for declared in every.values():
+        steps += _leaning(declared, live.tables[declared.table.name], every, findings)
     return steps + links
 
 
-def _leaning(declared: Declared, table: LiveTable, protected: dict[Name, Declared], findings: list[Finding]) -> Iterator[Step]:
+def _leaning(declared: ProtectedTable, table: LiveTable, protected: dict[Name, ProtectedTable], findings: list[Finding]) -> Iterator[Step]:
     """An index for a table that leans on another one; and the references to and from it that cannot carry a tenant."""
-    via = declared.shape.via if isinstance(declared.shape, Protected) else None
+    via = declared.shape.via
     if via is not None:
         columns = tuple(own for own, _ in via.pairs)
         if not any(index.columns[: len(columns)] == columns for index in table.indexes):
@@ -88,7 +87,7 @@ def _leaning(declared: Declared, table: LiveTable, protected: dict[Name, Declare
             via is not None and fk.target == via.target and set(zip(fk.columns, fk.target_columns, strict=True)) == set(via.pairs)
         ):
             continue
-        if via is not None or (isinstance(target.shape, Protected) and target.shape.via is not None):
+        if via is not None or target.shape.via is not None:
             findings.append(
                 Finding(
                     code="rls.foreign_key_without_tenant",
@@ -102,7 +101,7 @@ def _leaning(declared: Declared, table: LiveTable, protected: dict[Name, Declare
 
 
 def _links(
-    model: Model, declared: Declared, live: LiveTable, protected: dict[Name, Declared]
+    model: Model, declared: Declared, live: LiveTable, protected: dict[Name, ProtectedTable]
 ) -> Iterator[tuple[_Link, list[LiveForeignKey], list[LiveForeignKey]]]:
     found: dict[object, tuple[_Link, list[LiveForeignKey], list[LiveForeignKey]]] = {}
     declared_and_live: list[ForeignKeyModel | LiveForeignKey] = [*declared.table.foreign_keys, *live.foreign_keys]

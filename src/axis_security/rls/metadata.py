@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from sqlalchemy import Column, ColumnElement, FromClause, MetaData, Table, exists, inspect, types
@@ -9,7 +10,7 @@ from sqlalchemy.exc import NoInspectionAvailable
 
 from axis_security.core.errors import ConfigError
 from axis_security.core.ids import KeyType, TenantId
-from axis_security.rls.model import ColumnModel, ForeignKeyModel, Model, Name, Protected, TableModel
+from axis_security.rls.model import ColumnModel, ForeignKeyModel, Model, Name, TableModel
 
 __all__ = ["belonging", "link_between", "name_of", "table_model", "table_of"]
 
@@ -82,18 +83,16 @@ def link_between(table: Table, target: Table) -> tuple[tuple[str, str], ...]:
     return tuple((str(element.parent.name), str(element.column.name)) for element in found[0].elements)
 
 
-def belonging(metadata: MetaData, model: Model, name: Name, tenant: TenantId) -> ColumnElement[bool]:
-    """The condition that a row of the protected table *name* belongs to *tenant*, through whatever it leans on.
+def belonging(metadata: MetaData, model: Model, tenant: TenantId) -> Callable[[Table], ColumnElement[bool]]:
+    """For any protected table, the condition that a row of it belongs to *tenant*, through whatever it leans on.
 
-    Raises:
-        ConfigError: the table is not protected.
+    What is returned raises ConfigError for a table that is not protected.
     """
     tables = {name_of(table): table for table in metadata.tables.values()}
     declared = model.protected()
 
     def condition(name: Name, rows: FromClause) -> ColumnElement[bool]:
-        shape = declared[name].shape
-        via = shape.via if isinstance(shape, Protected) else None
+        via = declared[name].shape.via
         if via is None:
             return rows.c[model.key] == tenant.value
         target = tables[via.target].alias()
@@ -101,9 +100,13 @@ def belonging(metadata: MetaData, model: Model, name: Name, tenant: TenantId) ->
             exists().where(*(target.c[theirs] == rows.c[own] for own, theirs in via.pairs), condition(via.target, target)).correlate(rows)
         )
 
-    if name not in declared:
-        raise ConfigError(what=f"`{'.'.join(name)}` belongs to nobody", why="it is not protected", fix="ask for protected tables only")
-    return condition(name, tables[name])
+    def belongs(table: Table) -> ColumnElement[bool]:
+        name = name_of(table)
+        if name not in declared:
+            raise ConfigError(what=f"`{'.'.join(name)}` belongs to nobody", why="it is not protected", fix="ask for protected tables only")
+        return condition(name, table)
+
+    return belongs
 
 
 def _action(words: str | None) -> str:

@@ -26,7 +26,6 @@ from axis_security.core.errors import AxisError, ConfigError
 from axis_security.core.events import AuditEvent, EventKind, EventSink, LoggingSink, Outcome
 from axis_security.rls.catalog import Snapshot, read_snapshot
 from axis_security.rls.dml import UNCLEAR, written_tables
-from axis_security.rls.model import Protected
 from axis_security.rls.plan import RightsMissing, plan_flow, run
 from axis_security.rls.step import Step
 
@@ -393,11 +392,7 @@ def _leaves(found: Sequence[Any]) -> Iterator[Any]:
 
 def _keep_ours(upgrade: Any, tenancy: Tenancy, live: Snapshot) -> None:
     """Take out what autogenerate would undo: keys and indexes of ours, the key column's default, the foreign keys that carry the tenant."""
-    protected = {
-        name
-        for name, declared in tenancy.model().protected().items()
-        if isinstance(declared.shape, Protected) and declared.shape.via is None
-    }
+    protected = {name for name, declared in tenancy.model().protected().items() if declared.shape.via is None}
 
     def ours(op: Any) -> bool:
         schema = getattr(op, "schema", None) or getattr(op, "source_schema", None)

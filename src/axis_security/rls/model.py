@@ -18,6 +18,7 @@ __all__ = [
     "Name",
     "Open",
     "Protected",
+    "ProtectedTable",
     "Sharing",
     "TableModel",
     "UndeclaredTable",
@@ -156,6 +157,13 @@ class Declared:
     shape: Protected | Open
 
 
+@dataclass(frozen=True, slots=True)
+class ProtectedTable(Declared):
+    """A table of which it is known that it is protected."""
+
+    shape: Protected
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """Everything declared. Tables and grants are sorted, so that the order of declaration does not show.
@@ -283,6 +291,10 @@ class Model:
                 found |= set() if shape.shared is None else {shape.shared.column}
         return found
 
-    def protected(self) -> dict[Name, Declared]:
+    def protected(self) -> dict[Name, ProtectedTable]:
         """The protected tables by name."""
-        return {declared.table.name: declared for declared in self.tables if isinstance(declared.shape, Protected)}
+        return {
+            declared.table.name: ProtectedTable(declared.table, declared.shape)
+            for declared in self.tables
+            if isinstance(declared.shape, Protected)
+        }

@@ -247,8 +247,8 @@ def _deparse(model: Model, live: Snapshot) -> Flow[dict[Shadow, tuple[dict[str, 
     """Create each distinct set of policies once, on an empty look-alike, and read back the server's words."""
     worded: dict[Shadow, tuple[dict[str, LivePolicy], str]] = {}
     names: dict[Shadow, str] = {}
-    for declared, shape, live_table in held_tables(model, live):
-        shadow = shadow_of(model, declared, shape, live_table)
+    for declared, live_table in held_tables(model, live):
+        shadow = shadow_of(model, declared, live_table)
         if shadow not in names:
             # Policies that speak of their table need a look-alike of the same name, which must not stay to hide the table from the next one.
             name = names[shadow] = shadow[2] or f"axis_shadow_{len(names)}"

@@ -98,8 +98,6 @@ def policies_of(model: Model, table: TableModel, shape: Protected) -> tuple[Poli
 def own_rows(model: Model, name: Name, alias: str) -> str:
     """The condition, over the protected table *name* under *alias*, that a row is the bound tenant's own and not one that it may only read."""
     declared = model.protected()[name]
-    if not isinstance(declared.shape, Protected):
-        raise TypeError("only protected tables have own rows")
     return _own(model, declared.table, declared.shape, "(SELECT axis.tenant_id())", f"{alias}.")
 
 
@@ -127,11 +125,9 @@ def _readable(model: Model, table: TableModel, shape: Protected, tenant: str, at
 
 
 def _through(model: Model, via: Via, tenant: str, at: str, rows: Callable[[Model, TableModel, Protected, str, str], str]) -> str:
-    # A name of its own at each depth, for a table may stand under another of the same name.
-    alias = f"axis_{1 + (int(at.removeprefix('axis_').removesuffix('.')) if at.startswith('axis_') else 0)}"
+    # A name of its own at each depth, for a table may stand under another of the same name: longer than the one that it stands under.
+    alias = f"{at.removesuffix('.') or 'axis'}_1"
     target = model.protected()[via.target]
-    if not isinstance(target.shape, Protected):
-        raise TypeError("only protected tables are leant on")
     joined = " AND ".join(f"{alias}.{quote(theirs)} = {at or SELF + '.'}{quote(own)}" for own, theirs in via.pairs)
     held = rows(model, target.table, target.shape, tenant, f"{alias}.")
     return f"EXISTS (SELECT FROM {quote(*via.target)} AS {alias} WHERE {joined} AND {held})"

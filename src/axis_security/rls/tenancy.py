@@ -180,7 +180,7 @@ class Tenancy:
         Raises:
             ConfigError: the table is not protected.
         """
-        return belonging(self.metadata, self.model(), name_of(table), tenant)
+        return belonging(self.metadata, self.model(), tenant)(table)
 
     def plan(self, connection: Any, *, parts: Sequence[SchemaPart] = ()) -> Plan:
         """What the live database lacks or has otherwise; writes nothing that stays.
@@ -246,7 +246,7 @@ class Tenancy:
             UndeclaredTable: tables of the metadata are neither protected nor open.
         """
         model = self.model()
-        below = any(isinstance(declared.shape, Protected) and declared.shape.below for declared in model.tables)
+        below = any(declared.shape.below for declared in model.protected().values())
         own = (base_part(self.key_type), *((hierarchy_part(self.key_type),) if below else ()))
         return Declaration(model=model, parts=(*own, *self.parts, *parts), keyring=self.seal)
 

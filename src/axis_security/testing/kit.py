@@ -28,7 +28,7 @@ from axis_security.rls.audit.engine import scope_of
 from axis_security.rls.audit.facts import Column, Facts, Relation
 from axis_security.rls.audit.ground import Ground, Scope
 from axis_security.rls.audit.read import read_facts
-from axis_security.rls.model import Protected, quote
+from axis_security.rls.model import quote
 from axis_security.rls.sealed import Sealer
 from axis_security.rls.tenancy import Tenancy
 
@@ -143,13 +143,9 @@ class PolicyLab:
         model = tenancy.model()
         sealer = Sealer(tenancy.seal)
         grants = model.grants or ()
-        access = {f"{d.table.name[0]}.{d.table.name[1]}": d.shape.access for d in model.protected().values() if hasattr(d.shape, "access")}
+        access = {f"{d.table.name[0]}.{d.table.name[1]}": d.shape.access for d in model.protected().values()}
 
-        leans = {
-            ".".join(d.table.name): ".".join(d.shape.via.target)
-            for d in model.protected().values()
-            if isinstance(d.shape, Protected) and d.shape.via
-        }
+        leans = {".".join(d.table.name): ".".join(d.shape.via.target) for d in model.protected().values() if d.shape.via}
 
         def bind(actor: Actor) -> Sequence[tuple[str, Sequence[Any]]]:
             sealed = sealer(Principal(tenant=actor.tenant, user=actor.user, role=actor.role))
@@ -166,9 +162,7 @@ class PolicyLab:
             needed = getattr(access.get(table), command.lower(), None)
             return needed is None or any(grant.role == role and grant.capability == needed and grant.when is None for grant in grants)
 
-        owners = [
-            (d.table, d.shape.owner) for d in model.protected().values() if isinstance(d.shape, Protected) and d.shape.owner is not None
-        ]
+        owners = [(d.table, d.shape.owner) for d in model.protected().values() if d.shape.owner is not None]
         kinds = {column.key_type for table, name in owners if (column := table.column(name)) is not None}
         user: IdValue = 4711 if KeyType.INT in kinds else uuid.uuid4() if KeyType.UUID in kinds else "kit"
         colleague: IdValue = 4712 if KeyType.INT in kinds else uuid.uuid4() if KeyType.UUID in kinds else "kit2"

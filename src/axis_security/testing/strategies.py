@@ -226,7 +226,7 @@ def isolation_lab(
         raise KitError(f"`{chosen.name}.{tenancy.key}` points at a table of tenants: pass new_tenant=, which makes one and returns its id")
     [key] = chosen.primary_key.columns
     if role is None:
-        access = protected[name_of(chosen)].shape.access  # type: ignore[union-attr]  # protected, so it has one
+        access = protected[name_of(chosen)].shape.access
         needed = {name for name in (access.select, access.insert, access.update, access.delete) if name}
         held: dict[str, set[str]] = {}
         for grant in model.grants or ():

@@ -70,9 +70,9 @@ def strangers(connect: Connect, tenancy: Tenancy, *, role: str = "owner", system
     """
 
     def look() -> CheckResult:
-        from axis_security.rls.model import Protected, quote
+        from axis_security.rls.model import quote
 
-        tables = [declared.table.name for declared in tenancy.model().tables if isinstance(declared.shape, Protected)]
+        tables = list(tenancy.model().protected())
         found: list[Finding] = []
         stranger = Principal(tenant=_nobodys(tenancy.key_type), user="axis-verify", role=role)
         with acting_as(stranger), connect() as connection:
