@@ -154,8 +154,7 @@ def _feed(data: bytes, write: Callable[[Any], object]) -> None:
 
 
 def _kept(sink: io.BytesIO) -> BinaryIO:
-    # tink closes what it is given; a closed BytesIO forgets what it held.
-    sink.close = lambda: None  # type: ignore[method-assign]
+    sink.close = lambda: None  # type: ignore[method-assign]  # tink closes what it is given; a closed BytesIO forgets what it held
     return sink
 
 

@@ -150,14 +150,10 @@ def _performer(gate: Gate, body: _Body) -> Callable[[Any], Awaitable[Any]]:
             case Call():
                 return await request.asynchronous()
             case _:
-                answer = identity.perform(request) if _is_async(identity) else await asyncio.to_thread(identity.perform, request)
+                answer = identity.perform(request) if gate.is_async else await asyncio.to_thread(identity.perform, request)
                 return await answer if inspect.isawaitable(answer) else answer
 
     return perform
-
-
-def _is_async(identity: object) -> bool:
-    return inspect.iscoroutinefunction(getattr(identity, "perform", None))
 
 
 class _Body:

@@ -218,7 +218,7 @@ def _body(args: Any, kwargs: Any, link: Any, link_error: Any, chain: Any, chord:
     fields = [list(args or ()), dict(kwargs or {}), maybe_list(link) or None, maybe_list(link_error) or None, chain or None, chord or None]
     # There and back again first: a worker sees lists for tuples and text for keys, and sorts by those.
     seen: Any = json.loads(json.dumps(fields))  # type: ignore[no-untyped-call]  # kombu's own JSON, which is what travels
-    return str(json.dumps(seen, sort_keys=True, separators=(",", ":"))).encode()  # type: ignore[no-untyped-call]
+    return str(json.dumps(seen, sort_keys=True, separators=(",", ":"))).encode()  # type: ignore[no-untyped-call]  # as above
 
 
 def _json_only(why: str) -> ConfigError:

@@ -111,7 +111,7 @@ def opens(reason: str) -> Any:
         visit = current_visit()
         visit.mark = visit.mark or mark
 
-    opened.__axis_guard__ = mark  # type: ignore[attr-defined]
+    opened.__axis_guard__ = mark  # type: ignore[attr-defined]  # where `guard_of` looks
     return Depends(opened)
 
 
@@ -137,7 +137,7 @@ def _describe(app: FastAPI, gate: Gate) -> None:
             app.openapi_schema = _described(plain(), app, gate)
         return app.openapi_schema
 
-    app.openapi = openapi  # type: ignore[method-assign]
+    app.openapi = openapi  # type: ignore[method-assign]  # the way FastAPI documents for changing the description
 
 
 def _described(schema: dict[str, Any], app: FastAPI, gate: Gate) -> dict[str, Any]:

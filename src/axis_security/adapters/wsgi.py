@@ -7,7 +7,6 @@ the thread. The server is told the status only when the first piece of the body 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final
@@ -50,7 +49,7 @@ class AxisWsgi:
     """
 
     def __init__(self, app: WSGIApplication, gate: Gate, *, endpoint: bool = False) -> None:
-        if inspect.iscoroutinefunction(gate.identity.perform):
+        if gate.is_async:
             raise ConfigError(
                 what="this gate is for async servers", why="its identity store is awaited", fix="use VaultIdentity or TwoStores for WSGI"
             )

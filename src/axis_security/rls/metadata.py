@@ -128,7 +128,7 @@ def _key_type(column: Column[Any]) -> KeyType | None:
 def _postgresql() -> Any:
     from sqlalchemy.dialects import postgresql
 
-    return postgresql.dialect()  # type: ignore[no-untyped-call]
+    return postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
 
 
 _DIALECT: Final = _postgresql()

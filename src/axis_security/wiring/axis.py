@@ -71,7 +71,7 @@ class Axis(Generic[Runner, Members]):
         events: takes the audit events; the database's own log unless told.
         passwords: how passwords are hashed, and how much of the machine that may take; the default cost with the keys' pepper unless told.
         parts: further parts of schema ``axis``, for :meth:`plan`.
-        gate: ``hops``, ``pages``, ``security``, ``anonymous``, ``endpoints``: see :class:`~axis_security.wiring.gate.Gate`.
+        hops, pages, security, anonymous, endpoints: of the gate, see :class:`~axis_security.wiring.gate.Gate`.
         auth: further settings of :class:`~axis_security.auth.service.Auth`: policies of sessions, tokens, throttles.
         clock: tells the time.
 

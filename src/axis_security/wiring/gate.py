@@ -14,6 +14,7 @@ A request passes four points, in this order::
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -129,6 +130,8 @@ class Gate:
             raise ConfigError(what="two endpoints share a path", why="the gate would answer with one of them", fix="leave one out")
         self.auth: Final = auth
         self.identity: Final = identity
+        self.is_async: Final = inspect.iscoroutinefunction(identity.perform)
+        """Whether the identity store is awaited."""
         self.environment: Final = environment
         self.endpoints: Final = tuple(endpoints)
         self._events: Final = events

@@ -91,7 +91,7 @@ def signed_in(*, fresh: timedelta | None = None, aal: Assurance | None = None, c
                 admit()
                 return function(*args, **kwargs)
 
-        wrapper.__axis_guard__ = Guard(SIGNED_IN, fresh, aal)  # type: ignore[attr-defined]
+        wrapper.__axis_guard__ = Guard(SIGNED_IN, fresh, aal)  # type: ignore[attr-defined]  # where `guard_of` looks
         return cast("F", wrapper)
 
     return decorate

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
+from tests.conftest import service_missing
 
 from axis_security import cli
 from axis_security.testing.cluster import Cluster
@@ -114,7 +115,7 @@ def test_postgresql_15_is_read_too() -> None:
     try:
         server = Cluster(bin_dir=debian_bin_dir(15))
     except ServiceMissing as missing:
-        pytest.skip(f"{missing.what}; {missing.fix}")
+        service_missing(missing)
     with server, base_database(server) as connection:
         assert not audit(connection).findings
         connection.execute("GRANT corpus_system TO corpus_app; CREATE PUBLICATION feed FOR TABLE shop.task")

@@ -59,7 +59,7 @@ class AxisMiddleware:
         self._async: Final = iscoroutinefunction(get_response)
         if self._async:
             markcoroutinefunction(self)
-        elif inspect.iscoroutinefunction(self.gate.identity.perform):
+        elif self.gate.is_async:
             raise ConfigError(
                 what="this gate is for async servers", why="its identity store is awaited", fix="use VaultIdentity or TwoStores under WSGI"
             )
@@ -145,8 +145,9 @@ class AxisMiddleware:
             match wanted:
                 case Call(asynchronous=work):
                     return await work()
-                case Identify() if inspect.iscoroutinefunction(identity.perform):
-                    return await identity.perform(wanted)
+                case Identify() if self.gate.is_async:
+                    answer = identity.perform(wanted)
+                    return await answer if inspect.isawaitable(answer) else answer
                 case _:
                     # Reading a form is quick (Django has the body on disk or in memory), a store is not; both are off the loop.
                     return await sync_to_async(sync, thread_sensitive=False)(wanted)
@@ -169,7 +170,7 @@ class _Stream:
         closers = response._resource_closers  # noqa: SLF001  # close() of the host's generator is in there, and runs later
         closers[:] = [partial(own.run, closer) for closer in closers]
         # The host's own iterator: what the property gives is wrapped, and a wrapper that is dropped leaves it to the garbage collector.
-        self._inner = response._iterator  # noqa: SLF001
+        self._inner = response._iterator  # noqa: SLF001  # what Django serves, made public by no name
         response.streaming_content = self._pieces_async() if response.is_async else self._pieces()
 
     def prime(self) -> None:
