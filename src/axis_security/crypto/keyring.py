@@ -1,6 +1,6 @@
 """The key ring: which key seals now, which keys open what is there, and how a key comes, ages and goes.
 
-Key service (KEK) -> one root key per tenant and version, kept wrapped -> HKDF subkeys per field and object. Opened root keys are cached in memory for a
+Key service (KEK) -> one key per tenant and version, kept wrapped, and made the root with a salt of ours -> HKDF subkeys per field and object. Opened root keys are cached in memory for a
 few minutes, so that a warm ring asks nobody; a cold one asks once per key, however many threads want it. If the key service is down, keys in memory go on
 for a bounded time, and then the answer is no. If it refuses, it is no at the end of the ttl.
 """
@@ -8,11 +8,13 @@ for a bounded time, and then the answer is no. If it refuses, it is no at the en
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -176,9 +178,6 @@ class KeyRing:
 
     def subkey(self, tenant: TenantId, purpose: str, *, key_id: int | None = None) -> tuple[int, Secret[bytes]]:
         """A 32-byte key of *tenant* for *purpose* (``backup``, ``export``) and the id of the root key it comes from. Raises as :meth:`seal`."""
-        import hashlib
-        import hmac
-
         held = self._held(tenant.text, purpose)
         number = key_id or held.active
         if not number:
@@ -247,12 +246,17 @@ class KeyRing:
         return len(ids)
 
     def rewrap(self, tenant: TenantId) -> int:
-        """Wrap the tenant's keys anew under the key service's present key; values stay as they are. Returns how many were rewrapped."""
+        """Wrap the tenant's keys anew under the key service's present key; values stay as they are. Returns how many were rewrapped.
+
+        Raises:
+            KmsUnavailable: the key service does not answer, refuses, or does not give back what it wrapped; that key's record stays as it was.
+            Unavailable: the store does not answer, or its login is not the system role's.
+        """
         done = 0
         for record in self._store.load(tenant.text):
             if record.state is not KeyState.SHREDDED and record.kek != self._service.kek:
                 context = wrap_context(tenant.text, record.key_id)
-                wrapped = self._service.wrap(self._service.unwrap(record.wrapped, context), context)
+                wrapped = self._wrap(self._service.unwrap(record.wrapped, context), context)
                 done += self._store.rewrap(tenant.text, record.key_id, old=record.wrapped, new=wrapped, kek=self._service.kek)
         self.forget(tenant)
         return done
@@ -284,20 +288,27 @@ class KeyRing:
     def _add(self, tenant: TenantId, kind: EventKind, held: _Tenant) -> int:
         taken = {*held.records, *held.shredded}
         key_id = max(taken, default=0) + 1
-        root = Secret(self._random(_ROOT_BYTES))
-        context = wrap_context(tenant.text, key_id)
-        wrapped = self._service.wrap(root, context)
         record = KeyRecord(
-            tenant=tenant.text, key_id=key_id, state=KeyState.PENDING, wrapped=wrapped, kek=self._service.kek, created=self._clock.now()
+            tenant=tenant.text,
+            key_id=key_id,
+            state=KeyState.PENDING,
+            wrapped=self._wrap(Secret(self._random(_ROOT_BYTES)), wrap_context(tenant.text, key_id)),
+            kek=self._service.kek,
+            salt=self._random(_ROOT_BYTES),
+            created=self._clock.now(),
         )
-        # INVARIANT: no key is active unless its wrapped form has been opened once; a key that nobody can unwrap must not seal data.
-        if self._service.unwrap(wrapped, context) != root:
-            raise KmsUnavailable(kek=self._service.kek, why="it does not give back what it wrapped")
         if self._store.insert(record) and self._store.activate(tenant.text, key_id):
             detail = {"suite": SUITE_AES256_GCM, "kek": self._service.kek} if kind is EventKind.KEY_CREATED else {"previous": held.active}
             self._emit(kind, Outcome.ALLOWED, tenant, key_id=key_id, **detail)
         self.forget(tenant)  # whoever won, the store knows which key is active now
         return self._held(tenant.text, "added").active
+
+    def _wrap(self, key: Secret[bytes], context: Mapping[str, str]) -> bytes:
+        wrapped = self._service.wrap(key, context)
+        # INVARIANT: wrapped bytes are kept only once they have been opened; a key that nobody can unwrap is data that nobody can read.
+        if self._service.unwrap(wrapped, context) != key:
+            raise KmsUnavailable(kek=self._service.kek, why="it does not give back what it wrapped")
+        return wrapped
 
     def _cipher(self, tenant: TenantId, key_id: int, field: str) -> FieldCipher:
         held = self._held(tenant.text, field)
@@ -401,7 +412,7 @@ class KeyRing:
 
     def _unwrap(self, record: KeyRecord) -> Secret[bytes]:
         try:
-            root = self._service.unwrap(record.wrapped, wrap_context(record.tenant, record.key_id))
+            key = self._service.unwrap(record.wrapped, wrap_context(record.tenant, record.key_id)).reveal()
         except KmsUnavailable as error:
             self._sink.emit(
                 AuditEvent(
@@ -412,9 +423,10 @@ class KeyRing:
                 )
             )
             raise
-        if len(root.reveal()) != _ROOT_BYTES:
+        if len(key) != _ROOT_BYTES:
             raise KmsUnavailable(kek=record.kek, why="it gave a key of another length")
-        return root
+        # HKDF-Extract (RFC 5869, section 2.2): whoever answers for the key service cannot steer the root, for the salt is ours.
+        return Secret(hmac.digest(record.salt, key, "sha256"))
 
     def _flush_uses(self, tenant: str, held: _Tenant) -> None:
         count, held.uses = held.uses, 0

@@ -49,6 +49,8 @@ class KeyRecord:
         state: where it is in its life.
         wrapped: what the key service gave; empty once shredded.
         kek: which key of the service wrapped it.
+        salt: 32 random bytes of ours, extracted with what the service unwraps (RFC 5869, section 2.2), so that whoever runs the key service
+            cannot choose the root key; empty once shredded. No secret by itself.
         created: when.
         suite: what it may be used with; the ciphertext has no say.
         uses: about how many values it has sealed.
@@ -59,6 +61,7 @@ class KeyRecord:
     state: KeyState
     wrapped: bytes
     kek: str
+    salt: bytes
     created: datetime
     suite: int = SUITE_AES256_GCM
     uses: int = 0

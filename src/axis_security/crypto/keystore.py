@@ -23,7 +23,7 @@ from axis_security.crypto.keys import KeyRecord, KeyState
 __all__ = ["KEYSTORE_PART", "ConnectionSource", "PostgresKeyStore", "listen"]
 
 _CHANNEL: Final = "axis_keys"
-_COLUMNS: Final = "tenant, key_id, state, wrapped, kek, created, suite, uses"
+_COLUMNS: Final = "tenant, key_id, state, wrapped, kek, salt, created, suite, uses"
 
 _CREATE: Final = """
 CREATE TABLE IF NOT EXISTS axis.data_key (
@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS axis.data_key (
     state text NOT NULL CHECK (state IN ('pending', 'active', 'decrypt_only', 'shredded')),
     wrapped bytea NOT NULL CHECK (length(wrapped) <= 8192 AND (length(wrapped) = 0) = (state = 'shredded')),
     kek text NOT NULL,
+    salt bytea NOT NULL CHECK (length(salt) = CASE state WHEN 'shredded' THEN 0 ELSE 32 END),
     created timestamptz NOT NULL,
     suite integer NOT NULL,
     uses bigint NOT NULL DEFAULT 0,
@@ -49,11 +50,11 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $a
     SELECT * FROM axis.data_key k WHERE k.tenant = p_tenant ORDER BY k.key_id
 $axis$
 ---
-CREATE OR REPLACE FUNCTION axis.keys_insert(p_tenant text, p_key_id bigint, p_wrapped bytea, p_kek text, p_created timestamptz, p_suite integer) RETURNS boolean
+CREATE OR REPLACE FUNCTION axis.keys_insert(p_tenant text, p_key_id bigint, p_wrapped bytea, p_kek text, p_salt bytea, p_created timestamptz, p_suite integer) RETURNS boolean
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $axis$
     WITH made AS (
-        INSERT INTO axis.data_key (tenant, key_id, state, wrapped, kek, created, suite)
-        SELECT p_tenant, p_key_id, 'pending', p_wrapped, p_kek, p_created, p_suite
+        INSERT INTO axis.data_key (tenant, key_id, state, wrapped, kek, salt, created, suite)
+        SELECT p_tenant, p_key_id, 'pending', p_wrapped, p_kek, p_salt, p_created, p_suite
         -- Near the last one: an id planted at the end of the range would leave no room for the next.
         WHERE p_key_id <= 16 + coalesce((SELECT max(k.key_id) FROM axis.data_key k WHERE k.tenant = p_tenant), 0)
         ON CONFLICT DO NOTHING RETURNING 1)
@@ -91,7 +92,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 DECLARE
     v_count bigint;
 BEGIN
-    UPDATE axis.data_key k SET state = 'shredded', wrapped = '' WHERE k.tenant = p_tenant AND k.key_id = ANY (p_key_ids) AND k.state <> 'shredded';
+    UPDATE axis.data_key k SET state = 'shredded', wrapped = '', salt = '' WHERE k.tenant = p_tenant AND k.key_id = ANY (p_key_ids) AND k.state <> 'shredded';
     GET DIAGNOSTICS v_count = ROW_COUNT;
     PERFORM pg_notify('axis_keys', p_tenant);
     RETURN v_count;
@@ -106,7 +107,7 @@ $axis$
 
 _APP: Final = (
     "keys_load(text)",
-    "keys_insert(text, bigint, bytea, text, timestamptz, integer)",
+    "keys_insert(text, bigint, bytea, text, bytea, timestamptz, integer)",
     "keys_activate(text, bigint)",
     "keys_add_uses(text, bigint, bigint)",
 )
@@ -157,19 +158,28 @@ class PostgresKeyStore:
         rows = self._rows(f"SELECT {_COLUMNS} FROM axis.keys_load(%s)", tenant)
         return [
             KeyRecord(
-                tenant=owner, key_id=key_id, state=KeyState(state), wrapped=bytes(wrapped), kek=kek, created=created, suite=suite, uses=uses
+                tenant=owner,
+                key_id=key_id,
+                state=KeyState(state),
+                wrapped=bytes(wrapped),
+                kek=kek,
+                salt=bytes(salt),
+                created=created,
+                suite=suite,
+                uses=uses,
             )
-            for owner, key_id, state, wrapped, kek, created, suite, uses in rows
+            for owner, key_id, state, wrapped, kek, salt, created, suite, uses in rows
         ]
 
     def insert(self, record: KeyRecord) -> bool:
         """See KeyStore. Raises: Unavailable."""
         return self._true(
-            "SELECT axis.keys_insert(%s, %s, %s, %s, %s, %s)",
+            "SELECT axis.keys_insert(%s, %s, %s, %s, %s, %s, %s)",
             record.tenant,
             record.key_id,
             record.wrapped,
             record.kek,
+            record.salt,
             record.created,
             record.suite,
         )

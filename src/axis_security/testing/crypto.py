@@ -113,7 +113,7 @@ class MemoryKeyStore:
             for key_id in key_ids:
                 record = self._records.get((tenant, key_id))
                 if record is not None and record.state is not KeyState.SHREDDED:
-                    self._records[tenant, key_id] = replace(record, state=KeyState.SHREDDED, wrapped=b"")
+                    self._records[tenant, key_id] = replace(record, state=KeyState.SHREDDED, wrapped=b"", salt=b"")
                     done += 1
             return done
 

@@ -346,7 +346,7 @@ def test_the_app_role_destroys_no_key(world: World) -> None:
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 injected.execute(statement.encode())
-        planted = injected.execute("SELECT axis.keys_insert('acme', 4294967295, 'x', 'x', now(), 1)").fetchone()
+        planted = injected.execute("SELECT axis.keys_insert('acme', 4294967295, 'x', 'x', sha256('x'), now(), 1)").fetchone()
     assert planted == (False,)
     assert world.process(world.roles.app).open(value, tenant=TenantId("acme"), field="f") == b"x"
     assert world.ring.rotate(TenantId("acme")) == 2

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
@@ -21,7 +24,7 @@ from axis_security.core.settings import Environment
 from axis_security.crypto.envelope import read_header
 from axis_security.crypto.errors import KeyMissing, KeyShredded, KmsRefused, KmsUnavailable, LedgerUnavailable, SealError
 from axis_security.crypto.keyring import CachePolicy, KeyRing, RotationPolicy
-from axis_security.crypto.keys import LEGAL, KeyState
+from axis_security.crypto.keys import LEGAL, KeyState, wrap_context
 from axis_security.crypto.kms.local import LocalFileKms
 from axis_security.crypto.ledger import FileShredLedger
 from axis_security.crypto.stream import ObjectName
@@ -312,6 +315,40 @@ def test_kek_rotation_rewraps_rows_and_no_value(bench: Bench) -> None:
     assert (bench.ring.rewrap(ACME), bench.ring.rewrap(ACME)) == (1, 0)
     assert bench.store.load("acme")[0].kek == "fake/2"
     assert bench.process().open(sealed, tenant=ACME, field=FIELD) == b"x"
+
+
+def test_a_key_that_the_new_kek_does_not_give_back_is_not_stored(bench: Bench) -> None:
+    """A rewrap whose new bytes do not open to the same key would lose every value under it: it fails, and the old bytes stay."""
+    sealed = bench.ring.seal(b"x", tenant=ACME, field=FIELD)
+    before = bench.store.load("acme")
+    bench.kms.kek = "fake/2"
+    kept, bench.kms.wrap = bench.kms.wrap, lambda key, context: kept(Secret(bytes(32)), context)  # type: ignore[method-assign]
+    with pytest.raises(KmsUnavailable, match="does not give back"):
+        bench.ring.rewrap(ACME)
+    assert bench.store.load("acme") == before
+    assert bench.process().open(sealed, tenant=ACME, field=FIELD) == b"x"
+
+
+def test_a_key_service_cannot_choose_the_root_key(bench: Bench) -> None:
+    """A service that answers every unwrap with the same key gets another root for every record: a salt of ours is extracted with it."""
+    bench.kms.state = KekState.LIES  # 32 zero bytes, whatever is asked
+    ring = bench.process()
+    roots = {ring.subkey(tenant, "probe")[1].reveal() for tenant in (ACME, GLOBEX)}
+    assert len(roots) == 2
+    salts = {bench.store.load(tenant.text)[0].salt for tenant in (ACME, GLOBEX)}
+    assert {len(salt) for salt in salts} == {32}
+    assert len(salts) == 2
+    chosen = hmac.digest(bytes(32), b"axis-security/subkey/v1\0probe\x01", "sha512")[:32]
+    assert chosen not in roots
+
+
+def test_the_root_is_extracted_as_rfc_5869_says(bench: Bench) -> None:
+    """Root = HKDF-Extract-SHA256(salt, unwrapped key), by the library's own HKDF, so that another implementation can open a backup of the table."""
+    record = bench.store.load("acme")[0]
+    unwrapped = bench.kms.unwrap(record.wrapped, wrap_context("acme", 1)).reveal()
+    root = HKDF.extract(hashes.SHA256(), record.salt, unwrapped)
+    subkey = hmac.digest(root, b"axis-security/subkey/v1\0probe\x01", "sha512")[:32]
+    assert bench.ring.subkey(ACME, "probe")[1].reveal() == subkey
 
 
 def test_unknown_keys_are_refused_without_asking_at_each(bench: Bench) -> None:
