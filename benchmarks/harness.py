@@ -86,15 +86,17 @@ class Row:
 
 
 def interleaved(cases: Mapping[str, Callable[[], object]], *, rounds: int, scale: float = 1.0) -> dict[str, list[float]]:
-    """Seconds times *scale* of each case, one value a round. Cases take turns, so that a noisy moment hits them all alike.
+    """Seconds times *scale* of each case, one value a round. Cases take turns, so that a noisy moment hits them all alike, and every
+    second round runs the other way, so that none always follows the same neighbour.
 
     One round of each is thrown away first. The garbage collector is off while a case runs.
     """
     times: dict[str, list[float]] = {name: [] for name in cases}
     for case in cases.values():
         case()
-    for _ in range(rounds):
-        for name, case in cases.items():
+    forth = list(cases.items())
+    for turn in range(rounds):
+        for name, case in forth if turn % 2 == 0 else reversed(forth):
             gc.collect()
             gc.disable()
             try:
