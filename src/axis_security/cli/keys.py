@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from axis_security.core.clock import SYSTEM_CLOCK
 from axis_security.core.ids import TenantId
+from axis_security.crypto.errors import KmsUnavailable
 from axis_security.crypto.keys import KeyState
 from axis_security.crypto.upkeep import KeyUpkeep
 
@@ -56,7 +57,10 @@ def command() -> None:
 @click.option("--rows", is_flag=True, help="Count the rows that older keys still seal; reads every table.")
 @_JSON
 def status(host: KeyUpkeep, tenants: tuple[str, ...], *, rows: bool, as_json: bool) -> None:
-    """Print every key of TENANT… (of everybody, without any): its state, age and uses, and whether it is due for rotation."""
+    """Print every key of TENANT… (of everybody, without any): its state, age and uses, and whether it is due for rotation.
+
+    Asks the key service too, past what is in memory: exit status 1 if it does not wrap and unwrap.
+    """
     found: list[dict[str, Any]] = []
     now = SYSTEM_CLOCK.now()
     for text in tenants or host.ring.tenants():
@@ -71,9 +75,23 @@ def status(host: KeyUpkeep, tenants: tuple[str, ...], *, rows: bool, as_json: bo
                 if rows:
                     entry["rows_left"] = {str(column): host.left(tenant, column) for column in host.columns(tenant)}
             found.append(entry)
+    refused = ""
+    try:
+        kek = host.ring.probe()
+    except KmsUnavailable as error:
+        kek, refused = "", str(error)
     if as_json:
         click.echo(json.dumps(found, indent=2))
-        return
+    else:
+        _table(found)
+        if kek:
+            click.echo(f"{kek} wraps and unwraps")
+    if refused:
+        click.echo(refused, err=True)
+        sys.exit(1)
+
+
+def _table(found: Sequence[dict[str, Any]]) -> None:
     lines: list[tuple[str, ...]] = [("tenant", "key", "state", "kek", "age, days", "uses", "due", "rows left")]
     for entry in found:
         left = ", ".join(f"{name} {count}" for name, count in entry.get("rows_left", {}).items() if count)

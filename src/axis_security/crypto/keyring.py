@@ -213,11 +213,12 @@ class KeyRing:
         return self._add(tenant, EventKind.KEY_ROTATED, held)
 
     def due(self, tenant: TenantId) -> bool:
-        """Whether the active key has served long or often enough to be rotated."""
-        held = self._held(tenant.text, "due", fresh=True)
-        record = held.records.get(held.active)
-        return record is not None and (
-            record.uses + held.uses >= self._rotation.uses or self._clock.now() - record.created >= self._rotation.age
+        """Whether the active key has served long or often enough to be rotated. Asks the store, not the key service."""
+        counted = held.uses if (held := self._tenants.get(tenant.text)) is not None else 0
+        return any(
+            record.uses + counted >= self._rotation.uses or self._clock.now() - record.created >= self._rotation.age
+            for record in self._store.load(tenant.text)
+            if record.state is KeyState.ACTIVE
         )
 
     def shred(self, tenant: TenantId, *, reason: str) -> int:
@@ -231,11 +232,8 @@ class KeyRing:
             LedgerUnavailable: nothing was destroyed.
         """
         if len(reason.strip()) < 4:
-            raise ConfigError(
-                what="shredding needs a reason",
-                why="it destroys data for good",
-                fix='write reason="DSR-17, erasure at the customer\'s request"',
-            )
+            fix = 'write reason="DSR-17, erasure at the customer\'s request"'
+            raise ConfigError(what="shredding needs a reason", why="it destroys data for good", fix=fix)
         self._store.shred(tenant.text, ())  # asks for nothing: whether it may and can, before anything is recorded
         ids = tuple(record.key_id for record in self._store.load(tenant.text) if record.state is not KeyState.SHREDDED)
         if ids:
@@ -260,6 +258,15 @@ class KeyRing:
                 done += self._store.rewrap(tenant.text, record.key_id, old=record.wrapped, new=wrapped, kek=self._service.kek)
         self.forget(tenant)
         return done
+
+    def probe(self) -> str:
+        """Have the key service wrap and unwrap a key of no use, now: keys in memory hide for a while that it was disabled. Returns the kek's name.
+
+        Raises:
+            KmsUnavailable, KmsRefused: it does not do both; new keys cannot be made, and those in memory have their ttl left.
+        """
+        self._wrap(Secret(self._random(_ROOT_BYTES)), wrap_context("axis:probe", 1))
+        return self._service.kek
 
     def forget(self, tenant: TenantId) -> None:
         """Drop the tenant's keys from memory; a listener calls it when another process rotated or shredded."""

@@ -59,7 +59,7 @@ from axis_security.rbac.members_sql import members_part
 from axis_security.rls import Tenancy
 from axis_security.rls.sealed import SealKey, SealKeyring
 from axis_security.testing.clock import ManualClock
-from axis_security.testing.crypto import FakeKms, MemoryKeyStore
+from axis_security.testing.crypto import FakeKms, KekState, MemoryKeyStore
 from axis_security.testing.servers import TlsCluster, make_certificates
 from axis_security.wiring.routes import Audit, ListedRoute
 
@@ -436,6 +436,18 @@ class NoCipher:
 
 
 look_fault("at_rest", "tenant keys are wrapped by a file", lambda at: [p.key_ring(ring_with(at, in_a_file(at)), ACME)])
+
+
+def disabled(at: Product) -> KeyRing:
+    """A ring whose key service was disabled after its keys were opened: what is in memory still seals."""
+    kms = FakeKms()
+    ring = ring_with(at, kms)
+    ring.seal(b"warm", tenant=ACME, field="x")
+    kms.state = KekState.DISABLED
+    return ring
+
+
+look_fault("at_rest", "the key service was disabled an hour ago", lambda at: [p.key_ring(disabled(at), ACME)])
 look_fault("at_rest", "a key was never rotated", lambda at: [p.key_ring(ring_with(at, FakeKms(), rotation=RotationPolicy(uses=1)), ACME)])
 look_fault("at_rest", "encryption was replaced by nothing", lambda at: [p.key_ring(NoCipher(at.ring), ACME)])  # type: ignore[arg-type]
 

@@ -25,7 +25,7 @@ from axis_security.crypto import EncryptedText, KeyRing, KeyShredded, KeyUpkeep,
 from axis_security.crypto.ledger import FileShredLedger
 from axis_security.crypto.sealer import ACCOUNTS, RingSealer
 from axis_security.testing.cluster import TestServer
-from axis_security.testing.crypto import FakeKms, MemoryKeyStore
+from axis_security.testing.crypto import FakeKms, KekState, MemoryKeyStore
 
 ACME, GLOBEX = uuid.UUID(int=1), uuid.UUID(int=2)
 
@@ -123,6 +123,16 @@ def test_a_key_goes_through_its_life_on_the_command_line(desk: Desk) -> None:
     assert {each["done"] for each in desk.told("reencrypt") if each["tenant"] == str(ACME)} == {0}
     assert desk.told("status", str(GLOBEX), "--rows")[1]["rows_left"] == dict.fromkeys(left, 0)
     assert RingSealer(desk.ring, "totp.seed").open(desk.seed, b"ann") == b"seed", "what people own rotates too, and still opens"
+
+
+def test_status_asks_the_key_service_past_what_is_in_memory(desk: Desk) -> None:
+    """A disabled key shows at once, with the keys still warm: exit status 1, and why, on standard error."""
+    assert "fake/1 wraps and unwraps" in desk.run("status").stdout
+    desk.kms.state = KekState.PENDING_DELETION
+    done = desk.run("status")
+    assert done.exit_code == 1
+    assert "KMSInvalidStateException" in done.stderr
+    assert str(ACME) in done.stdout
 
 
 def test_rewrapping_changes_no_row(desk: Desk) -> None:

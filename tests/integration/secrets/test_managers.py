@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import boto3
 import pytest
+from botocore.stub import Stubber
 from moto.server import ThreadedMotoServer
 from mypy_boto3_secretsmanager import SecretsManagerClient
 
@@ -19,6 +20,7 @@ from axis_security.ops.secrets import (
     RefreshPolicy,
     SecretManager,
     SecretMissing,
+    SecretRefused,
     SecretsUnavailable,
     Stage,
     TokenLogin,
@@ -140,6 +142,35 @@ def aws() -> Iterator[SecretsManagerClient]:
         aws_secret_access_key="test",
     )
     server.stop()
+
+
+@pytest.mark.parametrize(
+    ("code", "refused"),
+    [
+        ("AccessDeniedException", True),
+        ("DecryptionFailure", True),
+        ("InvalidRequestException", True),
+        ("InternalServiceError", False),
+        ("ThrottlingException", False),
+    ],
+)
+def test_aws_codes_are_a_decision_or_silence(code: str, *, refused: bool) -> None:
+    """No right, a key that is gone and a secret marked for deletion are refusals; what passes is unavailability."""
+    client = boto3.client("secretsmanager", region_name="eu-central-1", aws_access_key_id="test", aws_secret_access_key="test")
+    with Stubber(client) as stub:
+        stub.add_client_error("get_secret_value", service_error_code=code, service_message="secret-detail")
+        with pytest.raises(SecretsUnavailable, match=code) as caught:
+            AwsSecretsManager(client=client).fetch("k")
+    assert isinstance(caught.value, SecretRefused) is refused
+    assert "secret-detail" not in str(caught.value)
+
+
+def test_a_secret_marked_for_deletion_is_refused(aws: SecretsManagerClient) -> None:
+    """AWS keeps it readable for nobody, and so do we."""
+    aws.create_secret(Name="crm/going", SecretString="one")
+    aws.delete_secret(SecretId="crm/going", RecoveryWindowInDays=7)
+    with pytest.raises(SecretRefused):
+        AwsSecretsManager(prefix="crm/", client=aws).fetch("going")
 
 
 def test_aws_stages_are_current_and_previous(aws: SecretsManagerClient) -> None:

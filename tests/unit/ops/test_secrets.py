@@ -25,6 +25,7 @@ from axis_security.ops.secrets import (
     SecretManager,
     SecretMissing,
     SecretPair,
+    SecretRefused,
     SecretsUnavailable,
     SecretVersion,
     Stage,
@@ -63,10 +64,15 @@ class Scripted:
 
     def __init__(self, value: str = "one") -> None:
         self.value, self.before, self.up, self.calls = value, "", True, 0
+        self.refuses = self.forgets = False
         self.gate: threading.Event | None = None
 
     def fetch(self, name: str, stage: Stage = Stage.CURRENT) -> SecretVersion:
+        if self.refuses:
+            raise SecretRefused(name=name, provider=self.label, why="AccessDenied")
         if stage is Stage.PREVIOUS:
+            if self.forgets:
+                raise SecretsUnavailable(name=name, provider=self.label, why="no answer")
             if not self.before:
                 raise SecretMissing(name=name, stage=stage, provider=self.label)
             return SecretVersion(value=Secret(self.before), version=self.before)
@@ -129,6 +135,34 @@ def test_stale_serves_within_its_limit_and_never_beyond() -> None:
         manager.get("k")
     provider.up = True
     assert manager.get("k").reveal() == "one"
+
+
+def test_a_refused_secret_does_not_outlive_its_ttl() -> None:
+    """A decision is not bridged as silence is: the old value serves to the end of its ttl (3 min here), where silence would have had 60 more."""
+    provider = Scripted()
+    manager, clock, sink = make(provider)
+    manager.get("k")
+    provider.refuses = True
+    clock.at = START + timedelta(minutes=2, seconds=30)
+    assert manager.get("k").reveal() == "one"
+    assert [event.kind for event in sink.events] == [EventKind.SECRET_STALE]
+    clock.at = START + timedelta(minutes=3, seconds=1)
+    with pytest.raises(SecretRefused):
+        manager.get("k")
+    provider.refuses = False
+    assert manager.get("k").reveal() == "one"
+
+
+def test_the_version_in_force_does_not_wait_for_the_one_before() -> None:
+    """If only the previous version cannot be fetched, the new current one serves, beside the one that we had."""
+    provider = Scripted()
+    manager, clock, _ = make(provider)
+    manager.get("k")
+    provider.value, provider.forgets = "two", True
+    for _ in range(2):
+        clock.at += timedelta(minutes=2)
+        pair = manager.pair("k")
+        assert (pair.current.reveal(), pair.previous.reveal() if pair.previous else None) == ("two", "one")
 
 
 def test_nothing_fetched_yet_and_provider_down_is_refused() -> None:

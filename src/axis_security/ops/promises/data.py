@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from axis_security.core.checks import CheckResult, Finding
 from axis_security.core.errors import AxisError
 from axis_security.core.ids import TenantId
+from axis_security.crypto.errors import KmsUnavailable
 from axis_security.crypto.keys import KeyState
 from axis_security.ops.promises.answer import Connect, Look, answer, finding, rows
 
@@ -50,6 +51,11 @@ def key_ring(ring: KeyRing, tenant: TenantId, *, development: bool = False) -> L
         if kek.startswith("file:") and not development:
             why, fix = f"the key-encryption key is `{kek}`", "use TransitKms or AwsKms, then ring.rewrap"
             found.append(finding("at_rest.kek_in_file", kek, "tenant keys are wrapped by a file on disk", why, fix))
+        try:
+            ring.probe()
+        except KmsUnavailable as error:  # its subclass for a refusal too: keys in memory would hide it until their ttl is over
+            fix = "enable the key, or give this service its right back, before the ttl of the keys in memory is over"
+            found.append(finding("at_rest.kek_refuses", kek, "the key service does not wrap and unwrap", error.why, fix))
         if ring.due(tenant):
             why = "its age or its uses are over the rotation policy"
             found.append(finding("at_rest.rotation_due", str(tenant), "the tenant's key has served too long", why, "ring.rotate(tenant)"))

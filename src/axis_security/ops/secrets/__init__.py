@@ -11,6 +11,7 @@ from axis_security.ops.secrets.manager import SecretManager as SecretManager
 from axis_security.ops.secrets.manager import SecretPair as SecretPair
 from axis_security.ops.secrets.provider import SecretMissing as SecretMissing
 from axis_security.ops.secrets.provider import SecretProvider as SecretProvider
+from axis_security.ops.secrets.provider import SecretRefused as SecretRefused
 from axis_security.ops.secrets.provider import SecretsUnavailable as SecretsUnavailable
 from axis_security.ops.secrets.provider import SecretVersion as SecretVersion
 from axis_security.ops.secrets.provider import Stage as Stage
@@ -28,6 +29,7 @@ __all__ = [
     "SecretMissing",
     "SecretPair",
     "SecretProvider",
+    "SecretRefused",
     "SecretVersion",
     "SecretsUnavailable",
     "Stage",

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from axis_security.core.errors import MissingExtra
 from axis_security.core.secret import Secret
-from axis_security.ops.secrets.provider import SecretMissing, SecretsUnavailable, SecretVersion, Stage, check_name
+from axis_security.ops.secrets.provider import SecretMissing, SecretRefused, SecretsUnavailable, SecretVersion, Stage, check_name
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
 __all__ = ["AwsSecretsManager"]
 
+_REFUSALS: Final = frozenset({"AccessDeniedException", "DecryptionFailure", "InvalidRequestException"})
+"""AWS' codes for a decision: no right to it, the key it is under is disabled or deleted, the secret is marked for deletion."""
 _STAGES: Final = {Stage.CURRENT: "AWSCURRENT", Stage.PREVIOUS: "AWSPREVIOUS"}
 
 
@@ -51,7 +53,7 @@ class AwsSecretsManager:
             code = str(error.response.get("Error", {}).get("Code", "unknown"))
             if code == "ResourceNotFoundException":
                 raise SecretMissing(name=name, stage=stage, provider=self.label) from None
-            raise SecretsUnavailable(name=name, provider=self.label, why=code) from None
+            raise (SecretRefused if code in _REFUSALS else SecretsUnavailable)(name=name, provider=self.label, why=code) from None
         except self._core_error as error:
             raise SecretsUnavailable(name=name, provider=self.label, why=type(error).__name__) from None
         text = answer.get("SecretString")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import threading
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from axis_security.core.clock import SYSTEM_CLOCK, Clock
 from axis_security.core.errors import ConfigError
 from axis_security.core.events import AuditEvent, EventKind, EventSink, Outcome
 from axis_security.core.secret import Secret
-from axis_security.ops.secrets.provider import SecretMissing, SecretProvider, SecretsUnavailable, SecretVersion, Stage
+from axis_security.ops.secrets.provider import SecretMissing, SecretProvider, SecretRefused, SecretsUnavailable, SecretVersion, Stage
 
 __all__ = ["RefreshPolicy", "SecretManager", "SecretPair"]
 
@@ -73,7 +72,7 @@ class SecretManager:
 
     One caller refreshes a secret that is due while all others go on with the one they have (single flight). If the provider does
     not answer, the old one serves until ``policy.stale`` has passed, with a ``SECRET_STALE`` event per failed attempt; then
-    :class:`SecretsUnavailable`. A new version writes a ``SECRET_ROTATED`` event and calls *on_rotate*.
+    :class:`SecretsUnavailable`. If it refuses, the old one serves to the end of its ttl and no longer. A new version writes a ``SECRET_ROTATED`` event and calls *on_rotate*.
 
     Args:
         provider: where secrets come from.
@@ -148,24 +147,36 @@ class SecretManager:
         now = self._clock.now()
         try:
             fetched = self._provider.fetch(name)
-            previous: Secret[str] | None = None
-            with contextlib.suppress(SecretMissing):
-                previous = self._provider.fetch(name, Stage.PREVIOUS).value
-        except SecretsUnavailable:
-            if old is None or now >= old.lapses_at:
+        except SecretsUnavailable as error:
+            if old is None:
                 raise
-            age = now - (old.lapses_at - self._policy.stale)
+            stale_from = old.lapses_at - self._policy.stale
+            if now >= (stale_from if isinstance(error, SecretRefused) else old.lapses_at):
+                self._entries.pop(name, None)
+                raise
+            age = now - stale_from
             self._emit(EventKind.SECRET_STALE, Outcome.FAILED, name=name, age_seconds=max(0, int(age.total_seconds())))
             entry = _Entry(old.pair, now + self._policy.retry, old.lapses_at)
             self._entries[name] = entry
             return entry
-        entry = self._entry(fetched, previous, now)
+        entry = self._entry(fetched, self._before(name, fetched, old), now)
         self._entries[name] = entry
         if old is not None and old.pair.current != fetched.value:
             self._emit(EventKind.SECRET_ROTATED, Outcome.ALLOWED, name=name, version=fetched.version)
             if self._on_rotate is not None:
                 self._on_rotate(name, entry.pair)
         return entry
+
+    def _before(self, name: str, fetched: SecretVersion, old: _Entry | None) -> Secret[str] | None:
+        try:
+            return self._provider.fetch(name, Stage.PREVIOUS).value
+        except (SecretMissing, SecretRefused):
+            return None
+        except SecretsUnavailable:
+            # The version in force has just come and must not wait for the one before it; what we had is the best that is known of that.
+            if old is None:
+                return None
+            return old.pair.previous if old.pair.current == fetched.value else old.pair.current
 
     def _entry(self, fetched: SecretVersion, previous: Secret[str] | None, now: datetime) -> _Entry:
         ttl = min(self._policy.ttl, fetched.ttl) if fetched.ttl is not None else self._policy.ttl

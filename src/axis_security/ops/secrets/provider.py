@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from axis_security.core.errors import ConfigError, Unavailable
 from axis_security.core.secret import Secret
 
-__all__ = ["SecretMissing", "SecretProvider", "SecretVersion", "SecretsUnavailable", "Stage", "check_name"]
+__all__ = ["SecretMissing", "SecretProvider", "SecretRefused", "SecretVersion", "SecretsUnavailable", "Stage", "check_name"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 
@@ -53,7 +53,7 @@ class SecretMissing(ConfigError):
 
 
 class SecretsUnavailable(Unavailable):
-    """The provider did not answer, or refused us."""
+    """The provider did not answer, or gave something that is no secret."""
 
     code = "secrets.unavailable"
 
@@ -64,6 +64,15 @@ class SecretsUnavailable(Unavailable):
             fix="check that the secrets manager is up and that this service may read the secret",
             facts={"name": name, "provider": provider},
         )
+
+
+class SecretRefused(SecretsUnavailable):
+    """The provider answered, and the answer was no: the secret is on its way out, its key is disabled, or this service lost its right to it.
+
+    Unlike silence this is somebody's decision, so a secret in memory does not outlive its ttl on it.
+    """
+
+    code = "secrets.refused"
 
 
 class SecretProvider(Protocol):
@@ -79,7 +88,8 @@ class SecretProvider(Protocol):
 
         Raises:
             SecretMissing: it answered that there is none.
-            SecretsUnavailable: it did not answer, or refused.
+            SecretsUnavailable: it did not answer.
+            SecretRefused: it answered no.
         """
         ...
 

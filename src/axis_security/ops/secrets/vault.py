@@ -6,7 +6,7 @@ from typing import Any
 
 from axis_security.core.secret import Secret
 from axis_security.crypto.vault_session import VaultSession, VaultUnavailable
-from axis_security.ops.secrets.provider import SecretMissing, SecretsUnavailable, SecretVersion, Stage, check_name
+from axis_security.ops.secrets.provider import SecretMissing, SecretRefused, SecretsUnavailable, SecretVersion, Stage, check_name
 
 __all__ = ["VaultKv2"]
 
@@ -53,7 +53,8 @@ class VaultKv2:
         except self._session.missing:
             raise SecretMissing(name=name, stage=stage, provider=self.label) from None
         except VaultUnavailable as error:
-            raise SecretsUnavailable(name=name, provider=self.label, why=error.reason) from None
+            refused = error.reason in {"Forbidden", "Unauthorized"}
+            raise (SecretRefused if refused else SecretsUnavailable)(name=name, provider=self.label, why=error.reason) from None
         text = data["data"].get(self._field)
         if not isinstance(text, str) or not text:
             raise SecretsUnavailable(name=name, provider=self.label, why=f"it has no text field `{self._field}`")
