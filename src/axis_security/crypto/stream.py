@@ -38,7 +38,7 @@ CHUNK: Final = 16_384
 _SEALED_CHUNK: Final = CHUNK + 16
 _COBBLESTONE_HEADER: Final = 56
 _LABEL: Final = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\0"
-_BLOCK: Final = 8 * CHUNK
+_BLOCK: Final = 16 * CHUNK
 """Worked on at once: small enough to stay in a core's own cache, which is where the speed comes from."""
 
 
