@@ -8,6 +8,7 @@ from axis_security.core.lazy import front_door
 
 if TYPE_CHECKING:
     from axis_security.rls.bind import TenantNotBound as TenantNotBound
+    from axis_security.rls.dialect import Dialect as Dialect
     from axis_security.rls.model import UndeclaredTable as UndeclaredTable
     from axis_security.rls.model import UnusableTable as UnusableTable
     from axis_security.rls.plan import MissingTable as MissingTable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from axis_security.rls.tenancy import Tenancy as Tenancy
 
 _HOME: Final = {
+    "Dialect": "axis_security.rls.dialect",
     "MissingTable": "axis_security.rls.plan",
     "Plan": "axis_security.rls.plan",
     "SealKey": "axis_security.rls.sealed",
@@ -32,6 +34,7 @@ _HOME: Final = {
 }
 
 __all__ = [
+    "Dialect",
     "MissingTable",
     "Plan",
     "SealKey",

@@ -8,6 +8,7 @@ from axis_security.core.errors import ConfigError
 from axis_security.core.grants import Grant, OwnedByUser, PythonOnly
 from axis_security.core.ids import KeyType
 from axis_security.core.schema import DatabaseRoles
+from axis_security.rls.dialect import Dialect
 
 __all__ = [
     "Access",
@@ -177,6 +178,7 @@ class Model:
     roles: DatabaseRoles
     tables: tuple[Declared, ...]
     grants: tuple[Grant, ...] | None = None
+    dialect: Dialect = Dialect.POSTGRESQL
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -191,6 +193,7 @@ class Model:
         name = ".".join(table.name)
         access = shape.access
         column = table.column(self.key)
+        self._check_dialect(table, shape)
         for special, needs in ((shape.visible_to, (self.key_type,)), (shape.owner, tuple(KeyType))):
             found = None if special is None else table.column(special)
             if special is not None and (found is None or found.key_type not in needs):
@@ -224,6 +227,19 @@ class Model:
                 fix="give the tenant column the same type in every table: uuid, bigint or text",
             )
         return self._check_conditions(table, access)
+
+    def _check_dialect(self, table: TableModel, shape: Protected) -> None:
+        if self.dialect is Dialect.POSTGRESQL:
+            return
+        why = fix = ""
+        if shape.via is not None or shape.shared is not None or shape.below:
+            why = "its rows would be found through other rows, and no sub-select may stand in a policy there"
+            fix = "give the table the tenant column, or a visible_to column; leave out via=, shared_through= and reach="
+        elif self.dialect is Dialect.CITUS and table.primary_key and self.key not in table.primary_key:
+            why = f"its primary key lacks `{self.key}`: uniqueness holds within a node only, so a distributed table must have its column in every key"
+            fix = f"make the primary key ({self.key}, {', '.join(table.primary_key)})"
+        if why:
+            raise UnusableTable(what=f"`{'.'.join(table.name)}` cannot be protected on {self.dialect.value}", why=why, fix=fix)
 
     def _check_conditions(self, table: TableModel, access: Access) -> None:
         name = ".".join(table.name)

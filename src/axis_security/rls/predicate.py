@@ -1,4 +1,6 @@
-"""The policies of one table, as text. Every call to a getter sits in a scalar sub-select: evaluated once per statement, and the index stays usable."""
+"""The policies of one table, as text. Every call to a getter sits in a scalar sub-select, where the server allows that: evaluated once per statement, and the
+index stays usable.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,8 @@ def tenant_default() -> str:
 def policies_of(model: Model, table: TableModel, shape: Protected) -> tuple[PolicyModel, ...]:
     """The floor that nothing widens, one permissive policy per command, and the system role's own."""
     app, system = model.roles.app, model.roles.system
-    verified = "(SELECT axis.tenant_id())"
+    once = model.dialect.once
+    verified = once("axis.tenant_id()")
 
     def allowed(capability: str | None, rows: Callable[[str], str]) -> str:
         if capability is None or model.grants is None:
@@ -58,11 +61,11 @@ def policies_of(model: Model, table: TableModel, shape: Protected) -> tuple[Poli
         parts = []
         conditions = model.conditions(capability)
         if None in conditions or not conditions:
-            parts.append(rows(f"(SELECT axis.tenant_for({name}))"))
+            parts.append(rows(once(f"axis.tenant_for({name})")))
         for condition in conditions:
             if isinstance(condition, OwnedByUser):
-                own = _own(model, table, shape, f"(SELECT axis.tenant_for_own({name}, {text_literal(condition.column)}))", "")
-                parts.append(f"({own} AND {_is_user(table, condition.column, '')})")
+                own = _own(model, table, shape, once(f"axis.tenant_for_own({name}, {text_literal(condition.column)})"), "")
+                parts.append(f"({own} AND {_is_user(model, table, condition.column, '')})")
         return " OR ".join(parts)
 
     def own(tenant: str) -> str:
@@ -72,7 +75,9 @@ def policies_of(model: Model, table: TableModel, shape: Protected) -> tuple[Poli
         return _readable(model, table, shape, tenant, "")
 
     # Not `true`: a policy reaches every role that inherits the one it names, and this one is for the system login itself.
-    is_system = "(SELECT axis.is_system())" if shape.via else f"{quote(model.key)} IS NOT NULL AND (SELECT axis.is_system())"
+    is_system = once("axis.is_system()")
+    if shape.via is None:
+        is_system = f"{quote(model.key)} IS NOT NULL AND {is_system}"
     access = shape.access
     insert, update = allowed(access.insert, own), allowed(access.update, own)
     writes = own(verified)
@@ -98,20 +103,20 @@ def policies_of(model: Model, table: TableModel, shape: Protected) -> tuple[Poli
 def own_rows(model: Model, name: Name, alias: str) -> str:
     """The condition, over the protected table *name* under *alias*, that a row is the bound tenant's own and not one that it may only read."""
     declared = model.protected()[name]
-    return _own(model, declared.table, declared.shape, "(SELECT axis.tenant_id())", f"{alias}.")
+    return _own(model, declared.table, declared.shape, model.dialect.once("axis.tenant_id()"), f"{alias}.")
 
 
 def _own(model: Model, table: TableModel, shape: Protected, tenant: str, at: str) -> str:
     """The rows that belong to *tenant*; *at* prefixes the table's columns."""
     base = f"{at}{quote(model.key)} = {tenant}" if shape.via is None else _through(model, shape.via, tenant, at, _own)
-    return base if shape.owner is None else f"({base} AND {_is_user(table, shape.owner, at)})"
+    return base if shape.owner is None else f"({base} AND {_is_user(model, table, shape.owner, at)})"
 
 
 def _readable(model: Model, table: TableModel, shape: Protected, tenant: str, at: str) -> str:
     """The rows that *tenant* may read."""
     if shape.via is not None:
         base = _through(model, shape.via, tenant, at, _readable)
-        return base if shape.owner is None else f"({base} AND {_is_user(table, shape.owner, at)})"
+        return base if shape.owner is None else f"({base} AND {_is_user(model, table, shape.owner, at)})"
     parts = [_own(model, table, shape, tenant, at)]
     if shape.visible_to is not None:
         parts.append(f"{at}{quote(shape.visible_to)} = {tenant}")
@@ -133,7 +138,7 @@ def _through(model: Model, via: Via, tenant: str, at: str, rows: Callable[[Model
     return f"EXISTS (SELECT FROM {quote(*via.target)} AS {alias} WHERE {joined} AND {held})"
 
 
-def _is_user(table: TableModel, name: str, at: str) -> str:
+def _is_user(model: Model, table: TableModel, name: str, at: str) -> str:
     column = table.column(name)
     cast = "" if column is None or column.key_type is None else _CAST[column.key_type]
-    return f"{at}{quote(name)} = (SELECT axis.user_id(){cast})"
+    return f"{at}{quote(name)} = {model.dialect.once(f'axis.user_id(){cast}')}"

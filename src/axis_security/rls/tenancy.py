@@ -15,6 +15,7 @@ from axis_security.core.ids import KeyType
 from axis_security.core.schema import DatabaseRoles, SchemaPart
 from axis_security.rls.bind import TenantBinder
 from axis_security.rls.context import base_part
+from axis_security.rls.dialect import Dialect
 from axis_security.rls.hierarchy import hierarchy_part
 from axis_security.rls.install import install
 from axis_security.rls.metadata import belonging, link_between, name_of, table_model, table_of
@@ -195,6 +196,25 @@ class Tenancy:
         """
         declaration = self.declaration(parts)
         return run(connection, lambda: plan_flow(declaration), keep=False)
+
+    def script(self, dialect: Dialect = Dialect.POSTGRESQL, *, parts: Sequence[SchemaPart] = ()) -> str:
+        """The whole declaration as SQL for bare tables, without asking a server: for a review, and for servers that :meth:`plan` does not know.
+
+        Seal keys are not printed: ``$1`` and ``$2`` stand for the blocks of each.
+
+        Args:
+            dialect: for Citus and CockroachDB the script is written and parsed, and was run by nobody here; it says so.
+            parts: as for :meth:`plan`.
+
+        Raises:
+            UndeclaredTable: tables of the metadata are neither protected nor open.
+            UnusableTable: the dialect cannot hold a table as it was declared.
+            ConfigError: a part has no form for the dialect.
+        """
+        from axis_security.rls.script import script
+
+        declaration = self.declaration(parts)
+        return script(replace(declaration.model, dialect=dialect), declaration.parts, declaration.keyring)
 
     def audit(self, connection: Any, *, accept: Mapping[str, str] | None = None, parts: Sequence[SchemaPart] = ()) -> AuditReport:
         """Compare the live database with this declaration and with the rules of row-level security; writes nothing that stays.
