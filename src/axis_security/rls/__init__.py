@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from axis_security.rls.dialect import Dialect as Dialect
     from axis_security.rls.model import UndeclaredTable as UndeclaredTable
     from axis_security.rls.model import UnusableTable as UnusableTable
+    from axis_security.rls.plan import MissingColumn as MissingColumn
     from axis_security.rls.plan import MissingTable as MissingTable
     from axis_security.rls.plan import Plan as Plan
     from axis_security.rls.sealed import Sealer as Sealer
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _HOME: Final = {
     "Dialect": "axis_security.rls.dialect",
+    "MissingColumn": "axis_security.rls.plan",
     "MissingTable": "axis_security.rls.plan",
     "Plan": "axis_security.rls.plan",
     "SealKey": "axis_security.rls.sealed",
@@ -35,6 +37,7 @@ _HOME: Final = {
 
 __all__ = [
     "Dialect",
+    "MissingColumn",
     "MissingTable",
     "Plan",
     "SealKey",

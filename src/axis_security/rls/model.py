@@ -299,13 +299,16 @@ class Model:
 
     def columns(self) -> set[str]:
         """The columns that policies speak of."""
-        found = {self.key, *(grant.when.column for grant in self.grants or () if isinstance(grant.when, OwnedByUser))}
-        for declared in self.tables:
-            if isinstance(shape := declared.shape, Protected):
-                found |= {shape.visible_to or self.key, shape.owner or self.key}
-                found |= set() if shape.via is None else {own for own, _ in shape.via.pairs}
-                found |= set() if shape.shared is None else {shape.shared.column}
-        return found
+        return {self.key}.union(*(self.columns_of(declared) for declared in self.protected().values()))
+
+    def columns_of(self, declared: ProtectedTable) -> list[str]:
+        """The columns that the policies of one table speak of."""
+        shape = declared.shape
+        found = {shape.visible_to, shape.owner, None if shape.shared is None else shape.shared.column}
+        found |= {self.key} if shape.via is None else {own for own, _ in shape.via.pairs}
+        for capability in filter(None, (shape.access.select, shape.access.insert, shape.access.update, shape.access.delete)):
+            found |= {when.column for when in self.conditions(capability) if isinstance(when, OwnedByUser)}
+        return sorted(filter(None, found))
 
     def protected(self) -> dict[Name, ProtectedTable]:
         """The protected tables by name."""

@@ -23,7 +23,7 @@ from axis_security.rls.predicate import PolicyModel, tenant_default
 from axis_security.rls.sealed import SealKeyring
 from axis_security.rls.step import Step
 
-__all__ = ["Declaration", "MissingTable", "Plan", "RightsMissing", "apply_flow", "plan_flow", "run"]
+__all__ = ["Declaration", "MissingColumn", "MissingTable", "Plan", "RightsMissing", "apply_flow", "plan_flow", "run"]
 
 Result = TypeVar("Result")
 
@@ -40,6 +40,19 @@ class MissingTable(ConfigError):
             what=f"{len(names)} declared table(s) do not exist in this database",
             why=", ".join(f"`{'.'.join(name)}`" for name in names),
             fix="create the tables first (metadata.create_all, or your migrations), then plan",
+        )
+
+
+class MissingColumn(ConfigError):
+    """Columns that policies speak of do not exist in the database."""
+
+    code = "rls.missing_column"
+
+    def __init__(self, columns: Sequence[tuple[Name, str]]) -> None:
+        super().__init__(
+            what=f"{len(columns)} column(s) that policies need do not exist in this database",
+            why=", ".join(f"`{'.'.join(name)}.{column}`" for name, column in columns),
+            fix="add them first (your migrations; docs/how-to/adopt-a-live-table.md for tables with rows), then plan",
         )
 
 
@@ -142,7 +155,7 @@ def plan_flow(declaration: Declaration) -> Flow[Plan]:
     """Compare, and write nothing that stays.
 
     Raises:
-        MissingTable: declared tables do not exist.
+        MissingTable, MissingColumn: declared tables, or columns that their policies speak of, do not exist.
         RightsMissing: the connection's role may not try the plan out.
     """
     model = declaration.model
@@ -156,6 +169,14 @@ def plan_flow(declaration: Declaration) -> Flow[Plan]:
     ]
     if missing:
         raise MissingTable(missing)
+    lacking = [
+        (name, column)
+        for name, declared in model.protected().items()
+        for column in model.columns_of(declared)
+        if column not in live.tables[name].columns
+    ]
+    if lacking:
+        raise MissingColumn(lacking)
     for step in role_steps(model, live):
         if step.sql.startswith("CREATE"):
             yield ask(step.sql)

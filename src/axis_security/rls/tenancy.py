@@ -192,7 +192,7 @@ class Tenancy:
 
         Raises:
             UndeclaredTable: tables of the metadata are neither protected nor open.
-            MissingTable: declared tables do not exist in the database.
+            MissingTable, MissingColumn: declared tables, or columns that their policies speak of, do not exist in the database.
         """
         declaration = self.declaration(parts)
         return run(connection, lambda: plan_flow(declaration), keep=False)
@@ -226,7 +226,7 @@ class Tenancy:
 
         Raises:
             UndeclaredTable: tables of the metadata are neither protected nor open.
-            MissingTable: declared tables do not exist in the database.
+            MissingTable, MissingColumn: declared tables, or columns that their policies speak of, do not exist in the database.
             ConfigError: an accepted finding has no reason, or names no rule.
         """
         from axis_security.rls.audit.engine import declared_audit_flow

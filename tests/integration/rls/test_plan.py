@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from axis_security.core.schema import DatabaseRoles, SchemaPart
 from axis_security.rls.model import UndeclaredTable
-from axis_security.rls.plan import MissingTable
+from axis_security.rls.plan import MissingColumn, MissingTable
 from axis_security.rls.sealed import SealKey, SealKeyring
 from axis_security.rls.tenancy import Tenancy
 from axis_security.testing.cluster import Cluster
@@ -175,6 +175,25 @@ def test_every_table_must_be_decided(cluster: Cluster) -> None:
         pytest.raises(MissingTable, match=r"`public\.a`, `public\.b`"),
     ):
         tenancy.plan(connection)
+
+
+def test_a_missing_column_is_named(cluster: Cluster) -> None:
+    """A table that was made before its tenant column: told by name, with every other that a policy speaks of, before anything is tried."""
+    metadata = sa.MetaData()
+    columns: list[sa.Column[Any]] = [
+        sa.Column("id", sa.BigInteger, primary_key=True),
+        sa.Column("tenant_id", sa.BigInteger),
+        sa.Column("author", sa.Text),
+    ]
+    sa.Table("page", metadata, *columns)
+    tenancy = Tenancy(metadata, roles=DatabaseRoles.prefixed("rlsplan_none"))
+    tenancy.protect(metadata.tables["page"], owner="author")
+    with cluster.database() as database, psycopg.connect(cluster.dsn(database)) as connection:
+        connection.execute("CREATE TABLE page (id bigint PRIMARY KEY)")
+        with pytest.raises(MissingColumn, match=r"`public\.page\.author`, `public\.page\.tenant_id`"):
+            tenancy.plan(connection)
+        connection.execute("ALTER TABLE page ADD tenant_id bigint, ADD author text")
+        assert tenancy.plan(connection)
 
 
 def test_rotation_and_parts(cluster: Cluster) -> None:
