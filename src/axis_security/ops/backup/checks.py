@@ -15,7 +15,7 @@ from axis_security.ops.backup.policy import BackupPolicy
 from axis_security.ops.backup.server import ArchiverState, Canary
 from axis_security.ops.backup.wal import first_missing
 
-__all__ = ["backup_age", "check_age", "check_archiver", "check_encryption", "check_gap", "check_loss", "check_window"]
+__all__ = ["backup_age", "check_age", "check_archiver", "check_catalogue", "check_encryption", "check_gap", "check_loss", "check_window"]
 
 _BLOCK: Final = 1 << 20
 _RUN: Final = "axis-security backup run"
@@ -66,6 +66,15 @@ def check_gap(inventory: Inventory) -> CheckResult:
                 _finding("wal_missing", f"WAL segment {missing} is missing", why, f"find out who removed it, then {_RUN}", about=missing)
             )
     return _result("backup.wal_gap", f"{len(names)} segments since {firsts[0]}", *findings)
+
+
+def check_catalogue(inventory: Inventory) -> CheckResult:
+    """Every backup that the repository lists can be read as a backup. Retention deletes nothing while one cannot."""
+    findings = [
+        _finding(error.code.removeprefix("backup."), error.what, error.why, error.fix, about=str(error.facts["name"]))
+        for error in inventory.damaged
+    ]
+    return _result("backup.catalogue", f"{len(inventory.backups)} backups, {len(findings)} damaged", *findings)
 
 
 def check_loss(inventory: Inventory, policy: BackupPolicy, *, now: datetime) -> CheckResult:
@@ -176,7 +185,12 @@ def backup_age(
         except AxisError as error:
             finding = _finding("unreadable", "the backup repository cannot be read", error.code, "run `axis-security backup check`")
             return CheckResult(name=name, ok=False, seen="unreadable", findings=(finding,))
-        results = (check_age(inventory, policy, now=now), check_gap(inventory), check_loss(inventory, policy, now=now))
+        results = (
+            check_age(inventory, policy, now=now),
+            check_catalogue(inventory),
+            check_gap(inventory),
+            check_loss(inventory, policy, now=now),
+        )
         findings = tuple(finding for result in results for finding in result.findings)
         return CheckResult(name=name, ok=not findings, seen="; ".join(result.seen for result in results), findings=findings)
 

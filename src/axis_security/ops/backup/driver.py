@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from axis_security.core.checks import CheckResult
+from axis_security.ops.backup.errors import BackupDamaged
 
 __all__ = ["ArchivedWal", "Artefact", "Backup", "BackupDriver", "BackupKind", "Inventory", "Progress", "silent"]
 
@@ -61,11 +62,12 @@ class ArchivedWal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """What the repository holds: whole backups by age, segments by name."""
+    """What the repository holds: whole backups by age, segments by name, and what of it cannot be read."""
 
     backups: Sequence[Backup]
     wal: Sequence[ArchivedWal]
     segment_bytes: int
+    damaged: Sequence[BackupDamaged] = ()
 
     @property
     def newest(self) -> Backup | None:

@@ -22,7 +22,7 @@ from typing import BinaryIO, Final, cast
 from axis_security.core.checks import CheckResult, Finding, Severity
 from axis_security.core.clock import SYSTEM_CLOCK, Clock
 from axis_security.ops.backup.driver import ArchivedWal, Artefact, Backup, BackupKind, Inventory, Progress, silent
-from axis_security.ops.backup.errors import BackupDamaged, BackupError, WalConflict, WrongCluster
+from axis_security.ops.backup.errors import BackupDamaged, BackupError, WalConflict, WrongBackupKey, WrongCluster
 from axis_security.ops.backup.process import Account
 from axis_security.ops.backup.repository import MAGIC, SealedRepository
 from axis_security.ops.backup.restoring import empty_directory, plan_restore, recovery_settings
@@ -147,8 +147,10 @@ class NativeDriver:
         return backup
 
     def _expire(self, segment_bytes: int) -> None:
-        now, policy = self._clock.now(), self._settings.policy
-        held = self.inventory().backups
+        now, policy, inventory = self._clock.now(), self._settings.policy, self.inventory()
+        if inventory.damaged:
+            return  # which of two copies is the one to keep is not known while one cannot be read
+        held = inventory.backups
         # The newest backup from before the window stays whatever its age: the window's first moment is restored from it.
         anchor = next((backup for backup in reversed(held) if backup.finished <= now - policy.window), None)
         kept = [backup for backup in held if backup.finished >= now - policy.retention or backup is anchor]
@@ -164,38 +166,34 @@ class NativeDriver:
                     path.unlink()
 
     def inventory(self) -> Inventory:
-        """Read the catalogues, and list the WAL. Raises :class:`BackupDamaged` for a catalogue that does not open."""
-        backups, wal, size = [], [], 16 << 20
+        """Read the catalogues, and list the WAL. A backup that cannot be read is named, and hides none of the others.
+
+        Raises:
+            WrongBackupKey: no backup opens, and one was sealed with another key: it is the key that is wrong.
+        """
+        backups: list[Backup] = []
+        wal: list[ArchivedWal] = []
+        damaged: list[BackupDamaged] = []
+        size = 16 << 20
         for repository in self._repositories.values():
             for label in repository.labels():
-                document = repository.read_document(f"backups/{label}/catalogue")
-                size = int(document["segment_bytes"])
-                base = repository.path(f"backups/{label}/base")
-                stored = base.stat().st_size if base.exists() else 0
-                if stored != document["stored_bytes"] or document["label"] != label:
-                    raise BackupDamaged(
-                        name=f"g{repository.generation}/backups/{label}/base", why="its size is not what the catalogue says"
-                    )
-                backups.append(
-                    Backup(
-                        label=label,
-                        kind=BackupKind.FULL,
-                        generation=repository.generation,
-                        started=datetime.fromisoformat(document["started"]),
-                        finished=datetime.fromisoformat(document["finished"]),
-                        first_wal=document["first_wal"],
-                        last_wal=document["last_wal"],
-                        database_bytes=int(document["database_bytes"]),
-                    )
-                )
-            wal += [
-                ArchivedWal(name=path.name, at=datetime.fromtimestamp(path.stat().st_mtime_ns / 1e9, UTC))
-                for path in repository.root.glob("wal/*/*")
-                if is_segment(path.name)
-            ]
-        return Inventory(
-            backups=sorted(backups, key=lambda backup: backup.finished), wal=sorted(wal, key=lambda each: each.name), segment_bytes=size
-        )
+                try:
+                    backup, size = _catalogued(repository, label)
+                    backups.append(backup)
+                except FileNotFoundError:
+                    continue  # retention took it meanwhile
+                except BackupDamaged as error:
+                    damaged.append(error)
+            for path in repository.root.glob("wal/*/*"):
+                if is_segment(path.name):
+                    with contextlib.suppress(FileNotFoundError):
+                        wal.append(ArchivedWal(name=path.name, at=datetime.fromtimestamp(path.stat().st_mtime_ns / 1e9, UTC)))
+        if not backups:
+            for each in damaged:
+                if isinstance(each, WrongBackupKey):
+                    raise each
+        backups.sort(key=lambda backup: backup.finished)
+        return Inventory(backups=backups, wal=sorted(wal, key=lambda each: each.name), segment_bytes=size, damaged=damaged)
 
     def verify(self, progress: Progress = silent) -> CheckResult:
         """Open every file of every generation."""
@@ -306,6 +304,41 @@ class NativeDriver:
             for path in repository.files():
                 name = f"g{repository.generation}/{path.relative_to(repository.root)}"
                 yield Artefact(name=name, bytes=path.stat().st_size, open=partial(_open, path))
+
+
+def _catalogued(repository: SealedRepository, label: str) -> tuple[Backup, int]:
+    """The backup *label*, and the size of its segments."""
+    where = f"g{repository.generation}/backups/{label}"
+    try:
+        document = repository.read_document(f"backups/{label}/catalogue")
+        stored = repository.path(f"backups/{label}/base").stat().st_size
+        if stored != document["stored_bytes"] or document["label"] != label:
+            raise BackupDamaged(name=f"{where}/base", why="its size is not what the catalogue says")
+        backup = Backup(
+            label=label,
+            kind=BackupKind.FULL,
+            generation=repository.generation,
+            started=datetime.fromisoformat(document["started"]),
+            finished=datetime.fromisoformat(document["finished"]),
+            first_wal=document["first_wal"],
+            last_wal=document["last_wal"],
+            database_bytes=int(document["database_bytes"]),
+        )
+        segment_position(backup.first_wal, int(document["segment_bytes"]))
+        return backup, int(document["segment_bytes"])
+    except FileNotFoundError:
+        if repository.path(f"backups/{label}/catalogue").exists():
+            raise BackupDamaged(name=f"{where}/base", why="it is gone, and its catalogue is there") from None
+        raise
+    except OSError as error:
+        raise BackupDamaged(name=where, why=error.strerror or type(error).__name__) from None
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ):  # it opened, so we sealed it: another version of this library, or a fault of ours
+        raise BackupDamaged(name=f"{where}/catalogue", why="it is no catalogue that this version reads") from None
 
 
 def _open(path: Path) -> BinaryIO:

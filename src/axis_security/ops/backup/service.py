@@ -11,7 +11,15 @@ from axis_security.core.checks import CheckResult, Finding, Severity
 from axis_security.core.clock import SYSTEM_CLOCK, Clock
 from axis_security.core.errors import AxisError
 from axis_security.core.events import AuditEvent, EventKind, EventSink, LoggingSink, Outcome, Scalar
-from axis_security.ops.backup.checks import check_age, check_archiver, check_encryption, check_gap, check_loss, check_window
+from axis_security.ops.backup.checks import (
+    check_age,
+    check_archiver,
+    check_catalogue,
+    check_encryption,
+    check_gap,
+    check_loss,
+    check_window,
+)
 from axis_security.ops.backup.drill import UNIFORM, DrillReport, Invariant, clean_scratch, drill
 from axis_security.ops.backup.driver import Backup, BackupDriver, BackupKind, Progress, silent
 from axis_security.ops.backup.errors import BackupError
@@ -118,9 +126,9 @@ class Backups:
         try:
             inventory = self.driver.inventory()
         except AxisError as error:
-            results += [_unseen(f"backup.{name}", error) for name in ("age", "wal_gap", "loss", "window")]
+            results += [_unseen(f"backup.{name}", error) for name in ("catalogue", "age", "wal_gap", "loss", "window")]
         else:
-            results += [check_age(inventory, policy, now=now), check_gap(inventory)]
+            results += [check_catalogue(inventory), check_age(inventory, policy, now=now), check_gap(inventory)]
             results += [check_loss(inventory, policy, now=now), check_window(inventory, policy, now=now)]
         try:
             results.append(check_encryption(self.driver.artefacts(), magic=self.driver.magic, canaries=canaries or ()))
