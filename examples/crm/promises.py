@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import psycopg
 from examples.crm.security import Site
 
-from axis_security import Axis
+from axis_security import Axis, Secret
 from axis_security.adapters.audit import audit
 from axis_security.core.events import NullSink
 from axis_security.core.ids import TenantId
@@ -18,13 +20,19 @@ from axis_security.core.settings import Environment
 from axis_security.crypto.objects import Files
 from axis_security.crypto.sealer import RingSealer
 from axis_security.ops import promises as looks
+from axis_security.ops.backup import Backups
 from axis_security.ops.disclosure import SecurityTxt
 from axis_security.ops.health import HealthCheck, HealthMonitor
 from axis_security.ops.probes import database
-from axis_security.ops.promises import Promises
+from axis_security.ops.promises import Look, Promises
+from axis_security.ops.secrets import SecretProvider
 from axis_security.wiring.sources import EngineSource
 
-__all__ = ["disclosure", "monitor", "promises"]
+__all__ = ["ACCEPTED", "Deployment", "disclosure", "monitor", "promises"]
+
+
+ACCEPTED: Mapping[str, str] = {}
+"""Findings of the schema audit that the CRM lives with, each with the reason."""
 
 
 def disclosure() -> SecurityTxt:
@@ -42,14 +50,39 @@ def monitor(dsn: str) -> HealthMonitor:
     return HealthMonitor([HealthCheck(name="database", run=database(Source()))], sink=NullSink())
 
 
-def promises(site: Site, *, app: Any, tenant: TenantId, app_dsn: str, admin: str, system: str, home: Path) -> Promises:
-    """One or more looks for each promise that this demonstration can keep; the others are declined, each with the reason.
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """What a product has where it is deployed, and a demonstration has not.
+
+    Args:
+        host, port: where browsers find it.
+        cafile: the authority of its certificate, where that is no public one.
+        connection: exactly what the app connects to the database with.
+        backups: of that database.
+        secrets: the secrets manager, and the names that the app asks it for.
+        records: a folder outside the database: ``drills.jsonl``, ``anchors.jsonl``, ``evidence.jsonl``.
+    """
+
+    host: str
+    port: int
+    cafile: Path | None
+    connection: Secret[str]
+    backups: Backups
+    secrets: tuple[SecretProvider, Sequence[str]]
+    records: Path
+
+
+def promises(
+    site: Site, *, app: Any, tenant: TenantId, app_dsn: str, admin: str, system: str, home: Path, deployment: Deployment | None = None
+) -> Promises:
+    """One or more looks for each promise; those that a demonstration cannot keep are declined there, each with the reason.
 
     Args:
         app: the application, for its routes.
         tenant: a workspace with keys.
         app_dsn, admin, system: the database as each of the three logins.
         home: where the objects are.
+        deployment: what to measure besides; ``None`` for a demonstration.
     """
     axis: Axis[Any, Any] = site.axis
 
@@ -57,10 +90,11 @@ def promises(site: Site, *, app: Any, tenant: TenantId, app_dsn: str, admin: str
         return lambda: psycopg.connect(dsn, autocommit=True)
 
     demonstration = site.environment is not Environment.PRODUCTION
+    there = _deployed(deployment, axis, plain(admin)) if deployment is not None else {}
     return Promises(
         product="Tidepool CRM",
         at_rest=[
-            looks.key_ring(site.ring, tenant, development=True),
+            looks.key_ring(site.ring, tenant, development=deployment is None),
             looks.sealed_column(plain(system), "contact", "email"),
             looks.sealed_column(plain(system), "contact", "notes"),
             looks.objects(site.ring, Files(home / "objects"), tenant),
@@ -68,6 +102,7 @@ def promises(site: Site, *, app: Any, tenant: TenantId, app_dsn: str, admin: str
         isolation=[
             looks.app_login(plain(app_dsn), axis.tenancy),
             looks.strangers(EngineSource(site.engine).connection, axis.tenancy, system=plain(system)),
+            *there.get("isolation", ()),
         ],
         passwords=[looks.argon2id(axis.passwords.passwords), looks.stored_passwords(plain(admin))],
         sessions=[] if demonstration else [looks.session_cookies(axis.auth.profile)],
@@ -75,10 +110,18 @@ def promises(site: Site, *, app: Any, tenant: TenantId, app_dsn: str, admin: str
         roles=[looks.policy_lock(axis.policy, Path(__file__).parent / "policy.lock.json")],
         requests=[looks.routes(lambda: audit(app))],
         members=[looks.managers(axis.policy), looks.members_held(lambda: psycopg.connect(app_dsn), axis.tenancy, axis.policy)],
-        health=[looks.health(monitor(app_dsn))],
+        transport=there.get("transport", ()),
+        backups=there.get("backups", ()),
+        secrets=there.get("secrets", ()),
+        health=[looks.health(monitor(app_dsn)), looks.gate(Path(__file__).parent / "deploy.yml")],
         disclosure=[looks.security_txt(disclosure())],
-        controls=[looks.audit_log(plain(system))],
-        declined=(
+        controls=[
+            looks.audit_log(plain(system), anchors=None if deployment is None else deployment.records / "anchors.jsonl"),
+            *there.get("controls", ()),
+        ],
+        declined={}
+        if deployment is not None
+        else (
             {"sessions": "the demonstration's cookies travel over plain HTTP on this machine, so they cannot be Secure"}
             if demonstration
             else {}
@@ -89,3 +132,17 @@ def promises(site: Site, *, app: Any, tenant: TenantId, app_dsn: str, admin: str
             "secrets": "the demonstration makes its keys at start; in production they come from a secrets manager",
         },
     )
+
+
+def _deployed(deployment: Deployment, axis: Axis[Any, Any], admin: Any) -> dict[str, list[Look]]:
+    provider, names = deployment.secrets
+    return {
+        "transport": [
+            looks.endpoint(deployment.host, deployment.port, cafile=deployment.cafile),
+            looks.database_connection(deployment.connection),
+        ],
+        "isolation": [looks.as_declared(admin, axis.tenancy, accept=ACCEPTED)],
+        "backups": [looks.backups(deployment.backups), looks.drills(deployment.records / "drills.jsonl")],
+        "secrets": [looks.secrets_manager(provider, names), looks.source_scan(Path(__file__).parent)],
+        "controls": [looks.evidence_chain(deployment.records / "evidence.jsonl")],
+    }

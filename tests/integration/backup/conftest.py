@@ -135,8 +135,10 @@ def _copied(home: Path) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def make_site(driver: str, helper: tuple[str, ...], *, bin_dir: Path | None = None) -> Iterator[Site]:
-    """A cluster of its own that archives through our command."""
+def make_site(
+    driver: str, helper: tuple[str, ...], *, bin_dir: Path | None = None, server: Callable[[dict[str, str]], Cluster] | None = None
+) -> Iterator[Site]:
+    """A cluster of its own that archives through our command; *server* makes it from its settings."""
     home = Path(tempfile.mkdtemp(prefix="axis-bk-"))
     home.chmod(0o755)
     give_to_server(home)
@@ -145,16 +147,14 @@ def make_site(driver: str, helper: tuple[str, ...], *, bin_dir: Path | None = No
         (home / name).mkdir(mode=0o700)
         give_to_server(home / name)
     command = " ".join((*helper, "--config", str(config), "wal-push", "--driver", driver, "%p"))
-    cluster = Cluster(
-        bin_dir=bin_dir,
-        settings={
-            "archive_mode": "on",
-            "wal_level": "replica",
-            "wal_keep_size": "256MB",
-            "archive_command": command,
-            "shared_buffers": "32MB",
-        },
-    )
+    wanted = {
+        "archive_mode": "on",
+        "wal_level": "replica",
+        "wal_keep_size": "256MB",
+        "archive_command": command,
+        "shared_buffers": "32MB",
+    }
+    cluster = Cluster(bin_dir=bin_dir, settings=wanted) if server is None else server(wanted)
     site = Site(driver=driver, home=home, config=config, cluster=cluster, helper=helper)
     try:
         site.mint(1)

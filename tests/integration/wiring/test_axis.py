@@ -251,7 +251,7 @@ def test_minted_keys_load_and_rotate() -> None:
         def pair(self, name: str) -> Any:
             from axis_security.ops.secrets import SecretPair
 
-            kind = name.removeprefix("axis/")
+            kind = name.removeprefix("axis-")
             return SecretPair(self.current[kind], None if self.previous is None else self.previous[kind])
 
     seal = SealKey.generate(2).text()
