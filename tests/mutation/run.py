@@ -1,0 +1,275 @@
+"""Mutation testing: change the code in small ways, and count the changes that no test notices.
+
+``python tests/mutation/run.py`` samples every module below; ``rbac.decision auth.totp`` names some, ``--all`` takes every mutant, ``--json FILE`` keeps the result.
+Exit status 1 where a module's score is under what it must be.
+
+Our own, for one reason: the tools of the field put the changed tree beside the real one or run a whole process for each change, and these tests need a database, servers and
+fixtures that take longer to come up than the tests. Here one process imports everything that is not ours, starts PostgreSQL once, and forks for each change; the child compiles
+the changed module in memory, so no file is ever touched. A child that hangs counts as noticed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import importlib.abc
+import importlib.util
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).parents[2]
+REASONS: Final = Path(__file__).parent / "survivors.json"
+"""Mutants that change nothing that can be seen, each with the reason."""
+
+MODULES: Final[dict[str, tuple[str, ...]]] = {
+    "rls.compile": ("tests/unit/rls", "tests/property/test_rls_compile.py", "tests/integration/rls/test_plan.py"),
+    "rls.predicate": (
+        "tests/unit/rls",
+        "tests/property/test_rls_compile.py",
+        "tests/integration/rls/test_plan.py",
+        "tests/integration/rls/test_shapes.py",
+    ),
+    "rls.sealed": ("tests/unit/rls", "tests/integration/rls/test_sealed_context.py"),
+    "rls.bind": ("tests/unit/rls", "tests/integration/rls/test_bind_failure_modes.py", "tests/integration/rls/test_bind_savepoints.py"),
+    "auth.login": ("tests/unit/auth/test_login.py", "tests/unit/auth/test_stepup.py"),
+    "auth.sessions": ("tests/unit/auth/test_sessions.py", "tests/unit/auth/test_stepup.py"),
+    "auth.totp": ("tests/unit/auth/test_totp.py", "tests/unit/auth/test_stepup.py"),
+    "rbac.decision": ("tests/unit/rbac", "tests/property/test_rbac.py"),
+    "rbac.guard": ("tests/unit/rbac", "tests/property/test_rbac.py"),
+    "rbac.members": ("tests/unit/rbac", "tests/integration/rbac/test_members.py"),
+    "crypto.envelope": ("tests/unit/crypto/test_envelope.py", "tests/vectors"),
+    "crypto.keyring": ("tests/unit/crypto/test_keyring.py",),
+}
+"""What is mutated, and the tests that must notice."""
+
+LEAST: Final = 0.85
+SAMPLE: Final = 40
+
+_SWAPS: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
+    ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
+    ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
+}  # fmt: skip
+_SKIPPED: Final = {"__all__", "__slots__", "code", "public_text"}
+
+
+def places(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
+    """Every node that can be changed, with the kind of change. Docstrings, annotations, messages of errors and names offered are left alone."""
+
+    def walk(node: ast.AST) -> Iterator[tuple[ast.AST, str]]:
+        match node:
+            case ast.Raise():
+                yield node, "raise removed"
+                return  # what an error says is held by its own tests
+            case ast.Assign(targets=[ast.Name(id=name)]) if name in _SKIPPED:
+                return
+            case ast.AnnAssign(target=ast.Name(id=name)) if name in _SKIPPED:
+                return
+            case ast.Compare(ops=[op]) if type(op) in _SWAPS:
+                yield node, "comparison turned"
+            case ast.BoolOp():
+                yield node, "and/or swapped"
+            case ast.UnaryOp(op=ast.Not()):
+                yield node, "not removed"
+            case ast.BinOp(op=ast.Add() | ast.Sub()):
+                yield node, "plus/minus swapped"
+            case ast.Constant(value=bool()):
+                yield node, "truth turned"
+            case ast.Constant(value=int()):
+                yield node, "number plus one"
+            case ast.Return(value=ast.expr() as value) if not (isinstance(value, ast.Constant) and value.value is None):
+                yield node, "returns None"
+            case ast.Expr(value=ast.Call() | ast.Await()):
+                yield node, "call removed"
+            case ast.IfExp():
+                yield node, "branches swapped"
+        for name, value in ast.iter_fields(node):
+            if name in {"annotation", "returns", "decorator_list", "bases", "keywords" if isinstance(node, ast.ClassDef) else ""}:
+                continue
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST):
+                    yield from walk(child)
+
+    yield from walk(tree)
+
+
+def mutant(source: str, number: int) -> tuple[ast.Module, int, str]:
+    """The tree with its change *number*, the line, and what was changed."""
+    tree = ast.parse(source)
+    node, kind = list(places(tree))[number]
+    line = getattr(node, "lineno", 0)
+    match node:
+        case ast.Compare():
+            node.ops = [_SWAPS[type(node.ops[0])]()]
+        case ast.BoolOp():
+            node.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
+        case ast.BinOp():
+            node.op = ast.Sub() if isinstance(node.op, ast.Add) else ast.Add()
+        case ast.Constant():
+            node.value = not node.value if isinstance(node.value, bool) else node.value + 1  # type: ignore[operator]  # places() gives integers
+        case ast.Return():
+            node.value = ast.copy_location(ast.Constant(None), node)
+        case ast.IfExp():
+            node.body, node.orelse = node.orelse, node.body
+        case _:
+            tree = _Replaced(node).visit(tree)
+    return ast.fix_missing_locations(tree), line, kind
+
+
+class _Replaced(ast.NodeTransformer):
+    """Takes one statement or one `not` out."""
+
+    def __init__(self, node: ast.AST) -> None:
+        self._node = node
+
+    def visit(self, node: ast.AST) -> Any:
+        if node is self._node:
+            return node.operand if isinstance(node, ast.UnaryOp) else ast.copy_location(ast.Pass(), node)
+        return self.generic_visit(node)
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Gives the changed module in the real one's place."""
+
+    def __init__(self, name: str, path: Path, tree: ast.Module) -> None:
+        self._name, self._path, self._tree = name, path, tree
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if fullname != self._name:
+            return None
+        return importlib.util.spec_from_file_location(fullname, self._path, loader=self)  # type: ignore[arg-type]  # a loader with exec_module
+
+    def exec_module(self, module: ModuleType) -> None:
+        exec(compile(self._tree, str(self._path), "exec"), module.__dict__)
+
+
+def fork(tests: Sequence[str], finder: _Finder | None, limit: float) -> tuple[str, float]:
+    """How the tests end in a child: ``passed``, ``failed`` or ``hung``; and the seconds."""
+    began = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        with open(os.environ.get("AXIS_MUTATION_LOG", os.devnull), "a") as nowhere:  # noqa: PTH123  # a descriptor for dup2
+            for descriptor in (1, 2):
+                os.dup2(nowhere.fileno(), descriptor)
+        code = 1
+        try:
+            if finder is not None:
+                sys.meta_path.insert(0, finder)
+            import pytest
+
+            # Plain asserts: pytest's own importer would stand before ours.
+            code = int(
+                pytest.main(
+                    ["--assert=plain", "-x", "-q", "--tb=no", "-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]
+                )
+            )
+        finally:
+            os._exit(code)
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        seconds = time.monotonic() - began
+        if done:
+            return "passed" if os.waitstatus_to_exitcode(status) == 0 else "failed", seconds
+        if seconds > limit:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return "hung", seconds
+        time.sleep(0.01)
+
+
+def measure(module: str, *, sample: int | None, seed: str) -> dict[str, Any]:
+    """Every (or every sampled) mutant of *module*."""
+    name, path = f"axis_security.{module}", ROOT / "src" / "axis_security" / f"{module.replace('.', '/')}.py"
+    source = path.read_text(encoding="utf-8")
+    tests = MODULES[module]
+    fine, baseline = fork(tests, None, 600)
+    if fine != "passed":
+        raise SystemExit(f"the tests of {module} fail without any change")
+    total = len(list(places(ast.parse(source))))
+    numbers = list(range(total))
+    if sample is not None and sample < total:
+        numbers = sorted(random.Random(seed + module).sample(numbers, sample))
+    known = {(each["module"], each["source"], each["kind"]) for each in json.loads(REASONS.read_text(encoding="utf-8"))}
+    survivors, equivalent = [], 0
+    lines = source.splitlines()
+    for done, number in enumerate(numbers, 1):
+        tree, line, kind = mutant(source, number)
+        text = lines[line - 1].strip() if line else ""
+        if (module, text, kind) in known:
+            equivalent += 1
+            continue
+        outcome, _ = fork(tests, _Finder(name, path, copy.deepcopy(tree)), max(20.0, 6 * baseline))
+        if outcome == "passed":
+            survivors.append({"module": module, "line": line, "source": text, "kind": kind})
+        print(f"\r{module}: {done} of {len(numbers)}, {len(survivors)} unnoticed ", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    looked = len(numbers) - equivalent
+    return {
+        "module": module, "mutants": total, "looked_at": looked, "equivalent": equivalent,
+        "score": round(1 - len(survivors) / looked, 3) if looked else 1.0, "survivors": survivors,
+    }  # fmt: skip
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(prog="mutation")
+    parser.add_argument("modules", nargs="*", choices=[*MODULES, []])
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--sample", type=int, default=SAMPLE)
+    parser.add_argument("--seed", default="axis")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT))
+    os.environ["AXIS_TEST_PROFILE"] = "mutation"
+    # Everything that is not ours, once; ours is imported by each child for itself.
+    import argon2  # noqa: F401
+    import cryptography.hazmat.primitives.ciphers.aead  # noqa: F401
+    import hypothesis  # noqa: F401
+    import psycopg_pool  # noqa: F401
+    import pytest  # noqa: F401
+    import sqlalchemy.orm  # noqa: F401
+
+    ready, ended = os.pipe(), os.pipe()
+    server = os.fork()
+    if server == 0:  # a process of its own: starting it here would import what is to be mutated
+        from axis_security.testing.cluster import Cluster
+
+        with Cluster() as cluster:
+            os.write(ready[1], cluster.dsn().encode())
+            os.close(ready[1])
+            os.close(ended[1])
+            os.read(ended[0], 1)
+        os._exit(0)
+    os.close(ready[1])
+    os.environ["AXIS_TEST_DSN"] = os.read(ready[0], 4096).decode()
+    try:
+        results = [
+            measure(module, sample=None if options.all else options.sample, seed=options.seed) for module in options.modules or MODULES
+        ]
+    finally:
+        os.close(ended[1])
+        os.waitpid(server, 0)
+    for each in results:
+        print(
+            f"{each['module']:18} {each['score']:6.1%}  {each['looked_at']:4} of {each['mutants']} looked at, {each['equivalent']} that change nothing"
+        )
+        for survivor in each["survivors"]:
+            print(f"    {survivor['line']:4} {survivor['kind']}: {survivor['source']}")
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    sys.exit(1 if any(each["score"] < LEAST for each in results) else 0)
+
+
+if __name__ == "__main__":
+    main()
