@@ -150,6 +150,7 @@ class BreachFilter:
             if size < _HEADER.size + _INDEX.size:
                 raise MalformedBreachData("the file is cut short")
             self._map: Final = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.count: int
         magic, self._width, self.count = _HEADER.unpack_from(self._map, 0)
         self._starts: Final = _INDEX.unpack_from(self._map, _HEADER.size)
         self._base: Final = _HEADER.size + _INDEX.size

@@ -56,7 +56,7 @@ class Record:
     __slots__ = ("made",)
 
     def __init__(self) -> None:
-        self.made = False
+        self.made: bool = False
 
 
 _RECORD: Final[ContextVar[Record | None]] = ContextVar("axis_security.rbac.record", default=None)

@@ -258,7 +258,9 @@ class ProtectOp(MigrateOperation):
     name = "axis_protect"
 
     def __init__(self, sql: str, *, reverse: str | None = None, why: str = "") -> None:
-        self.sql, self.undo, self.why = sql, reverse, why
+        self.sql: str = sql
+        self.undo: str | None = reverse
+        self.why: str = why
 
     @classmethod
     def of(cls, step: Step) -> ProtectOp:

@@ -71,7 +71,7 @@ class SystemScope:
         self._connection: Any = None
         self._token: Token[SystemScope | None] | None = None
         self.ends: datetime | None = None
-        self.statements = 0
+        self.statements: int = 0
 
     def _open(self) -> None:
         if self.ends is not None:

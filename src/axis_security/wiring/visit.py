@@ -74,13 +74,13 @@ class Visit:
         self.facts: Final = facts
         self.visitor: Final = visitor
         self.secure: Final = secure
-        self.security = security
+        self.security: SecurityHeaders = security
         self.session: Final = session
         self.membership: Final = membership
         self.principal: Final = principal
         self.problem: Final = problem
         self.mark: Guard | Open | None = None
-        self.route = ""
+        self.route: str = ""
         self._csrf: Final = csrf
         self._more: Final = list(headers)
         self._nonce: str | None = None
