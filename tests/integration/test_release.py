@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -21,6 +23,46 @@ def build(to: Path) -> dict[str, str]:
     environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-d", str(to)], cwd=ROOT, env=environment, check=True, capture_output=True)
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in to.iterdir()}
+
+
+SIX_LINES = """
+from sqlalchemy import create_engine, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from axis_security import Principal, acting_as
+from axis_security.core.schema import DatabaseRoles
+from axis_security.testing.cluster import Cluster
+
+class Base(DeclarativeBase): ...
+class Contact(Base):
+    __tablename__ = "contact"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tenant_id: Mapped[int]
+
+with Cluster() as server, server.database("six") as name:
+    admin = create_engine(server.url(name))
+    Base.metadata.create_all(admin)
+    roles = DatabaseRoles.prefixed("six")
+    engine = create_engine(server.url(name, user=roles.app))
+    from axis_security.rls import SealKey, SealKeyring, Tenancy
+    tenancy = Tenancy(Base.metadata, key="tenant_id", seal=SealKeyring(current=SealKey.generate(1)), roles=roles)
+    tenancy.protect(Contact)
+    tenancy.plan(admin).apply(admin)
+    tenancy.install(engine)
+    for tenant in (1, 2):
+        with acting_as(Principal(tenant=tenant, user=7, role="member")), Session(engine) as db:
+            db.add(Contact(id=tenant, tenant_id=tenant))
+            db.commit()
+            assert [row.tenant_id for row in db.scalars(select(Contact))] == [tenant]
+    engine.dispose()
+    admin.dispose()
+print("isolated")
+"""
+
+
+def _six_lines(python: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    script = folder / "six_lines.py"
+    script.write_text(SIX_LINES)
+    return subprocess.run([python, script], capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -68,43 +110,41 @@ def test_the_wheel_installs_by_itself_and_runs_the_six_lines(built: Path, tmp_pa
     python = tmp_path / "venv" / "bin" / "python"
     [wheel] = built.glob("*.whl")
     subprocess.run([python, "-m", "pip", "install", "-q", f"{wheel}[testing]"], check=True, capture_output=True)
-    script = tmp_path / "six_lines.py"
-    script.write_text(
-        """
-from sqlalchemy import create_engine, select
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-from axis_security import Principal, acting_as
-from axis_security.core.schema import DatabaseRoles
-from axis_security.testing.cluster import Cluster
-
-class Base(DeclarativeBase): ...
-class Contact(Base):
-    __tablename__ = "contact"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    tenant_id: Mapped[int]
-
-with Cluster() as server, server.database("six") as name:
-    admin = create_engine(server.url(name))
-    Base.metadata.create_all(admin)
-    roles = DatabaseRoles.prefixed("six")
-    engine = create_engine(server.url(name, user=roles.app))
-    from axis_security.rls import SealKey, SealKeyring, Tenancy
-    tenancy = Tenancy(Base.metadata, key="tenant_id", seal=SealKeyring(current=SealKey.generate(1)), roles=roles)
-    tenancy.protect(Contact)
-    tenancy.plan(admin).apply(admin)
-    tenancy.install(engine)
-    for tenant in (1, 2):
-        with acting_as(Principal(tenant=tenant, user=7, role="member")), Session(engine) as db:
-            db.add(Contact(id=tenant, tenant_id=tenant))
-            db.commit()
-            assert [row.tenant_id for row in db.scalars(select(Contact))] == [tenant]
-    engine.dispose()
-    admin.dispose()
-print("isolated")
-"""
-    )
-    ran = subprocess.run([python, script], capture_output=True, text=True, check=False)
+    ran = _six_lines(python, tmp_path)
     assert ran.stdout.strip() == "isolated", ran.stderr
+
+
+def lowest() -> dict[str, str]:
+    """The lower bounds of what is required."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return dict(each.split(">=") for each in project["dependencies"])
+
+
+@pytest.mark.nightly
+def test_the_lowest_versions_that_we_name_hold(built: Path, tmp_path: Path) -> None:
+    """The six lines on the lower bound of every required package: a bound that nobody tries is a guess."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    [wheel] = built.glob("*.whl")
+    pins = [f"{'psycopg[binary]' if name == 'psycopg' else name}=={version}" for name, version in lowest().items()]
+    subprocess.run([python, "-m", "pip", "install", "-q", f"{wheel}[testing]", *pins], check=True, capture_output=True)
+    ran = _six_lines(python, tmp_path)
+    assert ran.stdout.strip() == "isolated", ran.stderr
+
+
+def test_the_page_of_supported_versions_says_what_is_run() -> None:
+    """Interpreters, lower bounds and the newest versions stand there as the tests and the pins have them."""
+    page = (ROOT / "docs" / "reference" / "supported-versions.md").read_text(encoding="utf-8")
+    rows = {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("| ")}
+    pins = dict(re.findall(r"^([a-z0-9-]+)==(\d+\.\d+)", (ROOT / "requirements" / "dev.txt").read_text(encoding="utf-8"), re.MULTILINE))
+    assert all(each in rows["Python"] for each in INTERPRETERS)
+    for label, name in (("SQLAlchemy", "sqlalchemy"), ("psycopg", "psycopg")):
+        assert f"{lowest()[name]} and later" in rows[label]
+        assert rows[label].rstrip(" |").endswith(lowest()[name])
+        assert f"| {pins[name]} |" in rows[label]
+    assert f"| {pins['asyncpg']} |" in rows["asyncpg"]
+    for number in ("18", "17", "15"):
+        assert f"{number} (" in rows["PostgreSQL"]
 
 
 def test_a_sync_app_needs_no_greenlet() -> None:
