@@ -40,17 +40,17 @@ DELAY_SECONDS = 0.005
 def run(settings: Settings) -> Iterable[Row]:
     """The rows of ``python -m benchmarks sessions``."""
     yield from _filter(settings)
-    with Cluster() as cluster, _vault(cluster) as (dsn, direct):
+    with Cluster() as cluster, vault(cluster) as (dsn, direct):
         with LatencyProxy("127.0.0.1", cluster.port, delay_seconds=DELAY_SECONDS) as proxy:
             through = dsn.replace(f"port={cluster.port}", f"port={proxy.port}").replace(f":{cluster.port}/", f":{proxy.port}/")
             with ConnectionPool(through, min_size=1, max_size=1) as pool:
-                yield _trips("PostgreSQL", _signed_in(direct), PostgresVault(pool), proxy, settings)
+                yield _trips("PostgreSQL", signed_in(direct), PostgresVault(pool), proxy, settings)
         try:
             with Valkey() as server, LatencyProxy("127.0.0.1", server.port, delay_seconds=DELAY_SECONDS) as proxy:
                 near = ValkeyStore(server.url, replicas=0)
                 far = ValkeyStore(server.url.replace(f":{server.port}", f":{proxy.port}"), replicas=0)
                 try:
-                    browser = _signed_in(SplitStore(accounts=direct, sessions=near))
+                    browser = signed_in(SplitStore(accounts=direct, sessions=near))
                     yield _trips("Valkey", browser, SplitStore(accounts=direct, sessions=far), proxy, settings)
                 finally:
                     near.close()
@@ -97,7 +97,8 @@ def _filter(settings: Settings) -> Iterable[Row]:
         )
 
 
-def _signed_in(store: AnyStore) -> TestBrowser:
+def signed_in(store: AnyStore) -> TestBrowser:
+    """A browser with a session of an account of its own."""
     world = AuthWorld(store=store, start=datetime.now(UTC))
     name = f"user-{secrets.token_hex(6)}@example.com"
     world.account(name)
@@ -130,7 +131,8 @@ def _trips(name: str, browser: TestBrowser, store: AnyStore, proxy: LatencyProxy
 
 
 @contextlib.contextmanager
-def _vault(cluster: Cluster) -> Iterator[tuple[str, PostgresVault]]:
+def vault(cluster: Cluster) -> Iterator[tuple[str, PostgresVault]]:
+    """A vault in a database of its own, and that database as the app role."""
     roles = DatabaseRoles.prefixed("bench_" + secrets.token_hex(4))
     with cluster.database("bench") as name:
         with psycopg.connect(cluster.dsn(name), autocommit=True) as conn:
