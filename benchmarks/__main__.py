@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.harness import Row, Settings, machine
 
-_NOT_BENCHMARKS = {"__init__", "__main__", "harness"}
+_NOT_BENCHMARKS = {"__init__", "__main__", "harness", "charts"}
 
 
 def names() -> list[str]:
