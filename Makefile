@@ -22,7 +22,7 @@ nightly: .venv/.stamp-dev  ## All tests, with the long profiles
 
 coverage: .venv/.stamp-dev  ## Branch coverage of src; fails under what pyproject.toml says
 	@$(V)/coverage erase
-	@$(V)/coverage run -m pytest -n 2 $(ARGS)
+	@AXIS_TEST_PROFILE=short $(V)/coverage run -m pytest -n 2 $(ARGS)
 	@$(V)/coverage combine -q
 	@$(V)/coverage report
 

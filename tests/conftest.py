@@ -16,7 +16,7 @@ from axis_security.testing.valkey_cluster import ValkeyCluster
 
 settings.register_profile("ci", max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=False)
 settings.register_profile("nightly", max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("mutation", max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+settings.register_profile("short", max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 settings.load_profile(os.environ.get("AXIS_TEST_PROFILE", "ci"))
 
 

@@ -174,11 +174,31 @@ def test_devices_are_listed_and_ended_by_public_handle() -> None:
 def test_ending_sessions_needs_a_fresh_proof_of_the_same_person() -> None:
     """A session that somebody found open cannot end the others: five minutes after the last proof it must step up first."""
     world, browser = signed_in()
+    other = world.browser()
+    other.sign_in()
     session = browser.session()
     world.later(minutes=6)
-    for flow in (world.auth.sessions.revoke_others(session, proof=session.proof()),):
+    sessions = world.auth.sessions
+    for flow in (
+        sessions.revoke_others(session, proof=session.proof()),
+        sessions.revoke(session, other.session().handle, proof=session.proof()),
+    ):
         with pytest.raises(ProofRefused):
             world.run(flow)
+    assert (why(other), why(browser)) == ("signed in", "signed in")
+
+
+def test_ending_sessions_is_told_to_the_log() -> None:
+    """One device, or all others: the event says which, how many, and that it was the person's own doing."""
+    world, browser = signed_in()
+    other, third = world.browser(), world.browser()
+    other.sign_in()
+    third.sign_in()
+    session = browser.session()
+    world.run(world.auth.sessions.revoke(session, other.session().handle, proof=session.proof()))
+    world.run(world.auth.sessions.revoke_others(session, proof=session.proof()))
+    told = [event.detail for event in world.events if event.kind is EventKind.SESSION_REVOKED]
+    assert [(detail["scope"], detail["count"], detail["cause"]) for detail in told] == [("one", 1, "self"), ("others", 1, "self")]
 
 
 def test_signing_everybody_of_an_account_out_is_its_own_act() -> None:
