@@ -336,8 +336,6 @@ class KeyRing:
         record = held.records.get(key_id)
         if record is None:
             record = self._look_again(tenant, key_id, name)
-        if record.suite != SUITE_AES256_GCM:
-            raise UnknownFormat(name=name)
         with self._lock_of(tenant):
             root = held.roots.get(key_id)
             if root is None:
@@ -418,6 +416,8 @@ class KeyRing:
         return held
 
     def _unwrap(self, record: KeyRecord) -> Secret[bytes]:
+        if record.suite != SUITE_AES256_GCM:  # the record decides, before the key is there: what is stored cannot ask for another
+            raise UnknownFormat(name=f"key {record.key_id}")
         try:
             key = self._service.unwrap(record.wrapped, wrap_context(record.tenant, record.key_id)).reveal()
         except KmsUnavailable as error:

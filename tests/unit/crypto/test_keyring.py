@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from axis_security.core.ids import TenantId
 from axis_security.core.secret import Secret
 from axis_security.core.settings import Environment
 from axis_security.crypto.envelope import read_header
-from axis_security.crypto.errors import KeyMissing, KeyShredded, KmsRefused, KmsUnavailable, LedgerUnavailable, SealError
+from axis_security.crypto.errors import KeyMissing, KeyShredded, KmsRefused, KmsUnavailable, LedgerUnavailable, SealError, UnknownFormat
 from axis_security.crypto.keyring import CachePolicy, KeyRing, RotationPolicy
 from axis_security.crypto.keys import LEGAL, KeyState, wrap_context
 from axis_security.crypto.kms.local import LocalFileKms
@@ -349,6 +350,62 @@ def test_the_root_is_extracted_as_rfc_5869_says(bench: Bench) -> None:
     root = HKDF.extract(hashes.SHA256(), record.salt, unwrapped)
     subkey = hmac.digest(root, b"axis-security/subkey/v1\0probe\x01", "sha512")[:32]
     assert bench.ring.subkey(ACME, "probe")[1].reveal() == subkey
+
+
+def test_the_least_recently_used_tenant_is_forgotten_first(tmp_path: Path) -> None:
+    """Memory holds as many tenants as it was told; one beyond that costs a call to the key service, and no more than one."""
+    bench = Bench(tmp_path, cache=CachePolicy(tenants=2))
+    others = [TenantId(name) for name in ("acme", "globex", "initech")]
+    for tenant in others:
+        bench.ring.create(tenant)
+    ring = bench.process()
+    for tenant in others:
+        ring.seal(b"x", tenant=tenant, field=FIELD)
+    before = bench.kms.unwraps
+    ring.seal(b"x", tenant=others[2], field=FIELD)
+    ring.seal(b"x", tenant=others[1], field=FIELD)
+    assert bench.kms.unwraps == before, "both are held"
+    ring.seal(b"x", tenant=others[0], field=FIELD)
+    assert bench.kms.unwraps == before + 1, "the first had gone"
+
+
+def test_a_record_of_another_suite_is_refused(bench: Bench) -> None:
+    """The record says what its key may be used with; one that this release does not know seals and opens nothing."""
+    record = bench.store.load("acme")[0]
+    bench.store._records["acme", 1] = replace(record, suite=2)
+    with pytest.raises(UnknownFormat):
+        bench.process().seal(b"x", tenant=ACME, field=FIELD)
+
+
+def test_the_defaults_are_the_documented_ones() -> None:
+    """A factor of two under NIST SP 800-38D's 2**32, a year, five minutes, an hour, a thousand tenants."""
+    assert RotationPolicy() == RotationPolicy(uses=2**31, age=timedelta(days=365))
+    assert CachePolicy() == CachePolicy(ttl=timedelta(minutes=5), ceiling=timedelta(hours=1), tenants=1_000, missing=timedelta(seconds=5))
+
+
+def test_a_key_is_due_at_its_limit_and_not_before(tmp_path: Path) -> None:
+    """The hundredth use of a hundred, whether it is in the store already or still counted here; the day itself, too."""
+    bench = Bench(tmp_path, rotation=RotationPolicy(uses=100, age=timedelta(days=1)))
+    bench.ring.create(ACME)
+    bench.store.add_uses("acme", 1, 99)
+    assert not bench.ring.due(ACME)
+    bench.ring.seal(b"x", tenant=ACME, field=FIELD)
+    assert bench.ring.due(ACME)
+    assert not bench.process().due(GLOBEX), "who has no key has none to rotate"
+    bench.ring.rotate(ACME)
+    assert not bench.ring.due(ACME)
+    bench.time.seconds += 86_400
+    assert bench.ring.due(ACME)
+
+
+def test_rewrapping_drops_what_is_in_memory(bench: Bench) -> None:
+    """After it the ring asks the key service again: a new key-encryption key that does not work shows at once."""
+    bench.ring.seal(b"x", tenant=ACME, field=FIELD)
+    bench.kms.kek = "fake/2"
+    bench.ring.rewrap(ACME)
+    before = bench.kms.unwraps
+    bench.ring.seal(b"x", tenant=ACME, field=FIELD)
+    assert bench.kms.unwraps == before + 1
 
 
 def test_unknown_keys_are_refused_without_asking_at_each(bench: Bench) -> None:
