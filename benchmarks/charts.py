@@ -52,11 +52,7 @@ def main() -> None:
 
     figure, panels = plt.subplots(1, 3, figsize=(11, 3.4))
     for axes, (word, label) in zip(panels, (("point read", "rows"), ("audit of", "tables"), ("resolve one", "sessions")), strict=True):
-        found = [
-            (int(re.search(r"[\d,]+", row["case"])[0].replace(",", "")), row)
-            for row in rows
-            if row["bench"] == "scaling" and word in row["case"]
-        ]  # type: ignore[index]  # each case has a number
+        found = [(_size(row["case"]), row) for row in rows if row["bench"] == "scaling" and word in row["case"]]
         axes.plot([size for size, _ in found], [row["ours"] for _, row in found], color=OURS, marker="o", label="ours")
         if word == "point read":
             axes.plot([size for size, _ in found], [row["limit"] for _, row in found], color=INK, marker="o", label="literal query")
@@ -67,6 +63,11 @@ def main() -> None:
         axes.set_ylabel(found[0][1]["unit"] if found else "")
     figure.tight_layout()
     _save(figure, "growth", "How a point read grows with rows, an audit with tables and finding a session with sessions")
+
+
+def _size(case: str) -> int:
+    """The first number of *case*."""
+    return int(re.findall(r"[\d,]+\d|\d", case)[0].replace(",", ""))
 
 
 def _save(figure: Any, name: str, title: str) -> None:

@@ -44,7 +44,7 @@ class sealed:  # noqa: N801  # reads as a declaration: ssn = sealed("users.ssn")
         self.name = ""
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self.name: str = name
+        self.name = name
         # Before the class is mapped: SQLAlchemy finds the columns as if they had been written there.
         setattr(owner, self._raw, mapped_column(name, SealedBytes(self.field, bind_row=self.bind_row), nullable=True))
         if self.index is not None:

@@ -17,7 +17,7 @@ from axis_security.auth.factors import LoadTotp, ProofRefused, ReauthProof, Totp
 from axis_security.auth.recovery import DigestRing, RecoveryCodes, RecoveryRefused, RecoveryUsed
 from axis_security.auth.totp import CodeAccepted, CodeRefused, Totp, TotpPolicy, _code_at, matching_step
 from axis_security.core.errors import AxisError, ConfigError
-from axis_security.core.events import AuditEvent
+from axis_security.core.events import AuditEvent, Outcome
 from axis_security.core.flow import drive
 from axis_security.core.ids import UserId
 from axis_security.core.secret import Secret
@@ -167,6 +167,7 @@ def test_enrol_and_disable_need_a_fresh_proof_of_the_same_person() -> None:
             with pytest.raises(ProofRefused):
                 world.run(flow)
     assert world.run(world.totp.disable(user=ANN, proof=world.proof())) is True
+    assert (str(world.events[-1].kind), world.events[-1].outcome) == ("auth.totp_disabled", Outcome.ALLOWED)
     assert world.verify("123456") == CodeRefused("not_enrolled")
 
 
@@ -252,3 +253,12 @@ def test_policies_outside_the_limits_cannot_be_built() -> None:
     for bad in ({"drift_steps": 3}, {"max_failures": 101}, {"max_failures": 0}, {"issuer": "a:b"}):
         with pytest.raises(ConfigError):
             TotpPolicy(**{"issuer": "Axis", **bad})  # type: ignore[arg-type]
+
+
+def test_the_policy_s_edges() -> None:
+    """Ten failures unless told; an issuer of 64 characters is the longest, and a colon would end the label too early."""
+    assert TotpPolicy(issuer="Product").max_failures == 10
+    assert TotpPolicy(issuer="x" * 64).issuer == "x" * 64
+    for issuer in ("", "x" * 65, "a:b", "a\nb"):
+        with pytest.raises(ConfigError, match="issuer"):
+            TotpPolicy(issuer=issuer)

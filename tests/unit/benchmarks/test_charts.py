@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
-from benchmarks import charts  # noqa: E402  # a folder of the checkout, not of the package
+from benchmarks import charts  # a folder of the checkout, not of the package
 
 
 @pytest.mark.parametrize("name", ["costs", "growth"])
