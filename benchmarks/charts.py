@@ -32,11 +32,11 @@ def held(row: dict[str, Any]) -> tuple[float, float] | None:
 
 def main() -> None:
     """Draw both."""
-    import matplotlib as mpl
+    import matplotlib as mpl  # type: ignore[import-not-found,unused-ignore]  # of the extra `bench`
 
     mpl.use("svg")
     mpl.rcParams.update({"svg.hashsalt": "axis", "svg.fonttype": "none", "font.family": "sans-serif", "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": INK})  # fmt: skip
-    from matplotlib import pyplot as plt
+    from matplotlib import pyplot as plt  # type: ignore[import-not-found,unused-ignore]  # as above
 
     rows = json.loads(ROWS.read_text(encoding="utf-8"))["rows"]
     ratios = [(f"{row['bench']}: {row['case']}", *pair) for row in rows if (pair := held(row))]
