@@ -13,6 +13,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import psycopg
@@ -310,8 +311,8 @@ def _orm(server: Cluster, name: str, rows: int, sealer: Sealer, settings: Settin
             repeats = 100
             times = interleaved(
                 {
-                    "ours": _repeated(lambda statement=guarded: read(ours, statement), repeats),  # type: ignore[misc]
-                    "plain": _repeated(lambda statement=literal: read(plain, statement), repeats),  # type: ignore[misc]
+                    "ours": _repeated(partial(read, ours, guarded), repeats),
+                    "plain": _repeated(partial(read, plain, literal), repeats),
                 },
                 rounds=settings.rounds(25),
                 scale=1e6 / repeats,

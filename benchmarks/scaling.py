@@ -159,7 +159,7 @@ def _sessions(sizes: list[int], server: Cluster) -> Iterator[Row]:
         browser = signed_in(store)
         world = AuthWorld(store=store, start=datetime.now(UTC))
         done, first = 1, 0.0
-        superuser = server.dsn(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"])  # type: ignore[arg-type]  # a name
+        superuser = server.dsn(str(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]))
         for size in sizes:
             with psycopg.connect(superuser, autocommit=True) as conn:
                 for table, changed in (("vault_session", {"handle"}), ("vault_session_id", {"handle", "digest"})):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -35,6 +36,13 @@ def service_missing(missing: ServiceMissing) -> NoReturn:
     if os.environ.get("AXIS_REQUIRE_SERVICES"):
         pytest.fail(str(missing))
     pytest.skip(f"{missing.what}; {missing.fix}")
+
+
+def needs(*modules: str, install: str) -> None:
+    """Return if the Python packages *modules* are installed; else as :func:`service_missing`."""
+    for name in modules:
+        if importlib.util.find_spec(name) is None:
+            service_missing(ServiceMissing(program=name, install=install))
 
 
 def _started(make: Callable[[], S]) -> Iterator[S]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,11 +28,7 @@ from axis_security.ops.promises import Look, Promises
 from axis_security.ops.secrets import SecretProvider
 from axis_security.wiring.sources import EngineSource
 
-__all__ = ["ACCEPTED", "Deployment", "disclosure", "monitor", "promises"]
-
-
-ACCEPTED: Mapping[str, str] = {}
-"""Findings of the schema audit that the CRM lives with, each with the reason."""
+__all__ = ["Deployment", "disclosure", "monitor", "promises"]
 
 
 def disclosure() -> SecurityTxt:
@@ -141,7 +137,7 @@ def _deployed(deployment: Deployment, axis: Axis[Any, Any], admin: Any) -> dict[
             looks.endpoint(deployment.host, deployment.port, cafile=deployment.cafile),
             looks.database_connection(deployment.connection),
         ],
-        "isolation": [looks.as_declared(admin, axis.tenancy, accept=ACCEPTED)],
+        "isolation": [looks.as_declared(admin, axis.tenancy)],
         "backups": [looks.backups(deployment.backups), looks.drills(deployment.records / "drills.jsonl")],
         "secrets": [looks.secrets_manager(provider, names), looks.source_scan(Path(__file__).parent)],
         "controls": [looks.evidence_chain(deployment.records / "evidence.jsonl")],

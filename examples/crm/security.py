@@ -109,7 +109,8 @@ def secure(
         home: what a key service, a ledger and an object store would keep in production.
         origin: where browsers find the app.
         system_url: the database, as the system role.
-        service: wraps the workspaces' keys; a file in *home*, which production refuses, unless told.
+        service: wraps the workspaces' keys; unless told a file in *home*, which `verify` calls a fault on a deployment.
+        kms_environment: where that file is used; production refuses it.
     """
     policy = make_policy()
     tenancy = Tenancy(Base.metadata, key="tenant_id", key_type=KeyType.UUID, policy=policy, seal=keys.seal, roles=roles)

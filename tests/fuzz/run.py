@@ -5,8 +5,8 @@ What libFuzzer finds new goes into a folder of its own, never into the committed
 
 from __future__ import annotations
 
+import importlib
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]  # it has no types
@@ -18,11 +18,7 @@ def main() -> None:
     """Until a finding, or the limits given."""
     name, *options = sys.argv[1:]
     with atheris.instrument_imports(include=["axis_security"]):
-        spec = spec_from_file_location("targets", HERE / "targets.py")
-        if spec is None or spec.loader is None:
-            raise ImportError("targets.py is not beside this file")
-        targets = module_from_spec(spec)
-        spec.loader.exec_module(targets)
+        targets = importlib.import_module("targets")  # beside this file
     found = Path(options.pop(0)) if options and not options[0].startswith("-") else HERE / "found" / name
     found.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(targets.SEEDS[name]):

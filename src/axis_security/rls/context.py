@@ -15,7 +15,7 @@ from typing import Final
 from axis_security.core.ids import KeyType
 from axis_security.core.schema import DatabaseRoles, SchemaPart
 
-__all__ = ["BASE", "base_part"]
+__all__ = ["BASE", "base_part", "function_statements"]
 
 BASE: Final = "base"
 """The name of the base part."""
@@ -127,12 +127,14 @@ def _functions(roles: DatabaseRoles, key_type: KeyType) -> list[str]:
         "may(text)": "CREATE OR REPLACE FUNCTION axis.may(capability text) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE "
         "RETURN (axis.tenant_for(capability) IS NOT NULL)",
     }
-    statements = []
-    for signature, sql in made.items():
-        statements += [
-            sql,
-            f"ALTER FUNCTION axis.{signature} OWNER TO {roles.guard}",
-            f"REVOKE ALL ON FUNCTION axis.{signature} FROM PUBLIC",
-            f"GRANT EXECUTE ON FUNCTION axis.{signature} TO {roles.app}, {roles.system}, {roles.owner}",
-        ]
-    return statements
+    return [statement for signature, sql in made.items() for statement in function_statements(roles, signature, sql)]
+
+
+def function_statements(roles: DatabaseRoles, signature: str, create: str) -> list[str]:
+    """Make the function *signature* of schema axis by *create*: the guard owns it, and only the three logins may call it."""
+    return [
+        create,
+        f"ALTER FUNCTION axis.{signature} OWNER TO {roles.guard}",
+        f"REVOKE ALL ON FUNCTION axis.{signature} FROM PUBLIC",
+        f"GRANT EXECUTE ON FUNCTION axis.{signature} TO {roles.app}, {roles.system}, {roles.owner}",
+    ]

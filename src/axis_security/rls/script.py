@@ -16,7 +16,7 @@ from axis_security.core.ids import KeyType
 from axis_security.core.schema import DatabaseRoles, SchemaPart
 from axis_security.rls.catalog import LiveIndex, LiveTable, Snapshot
 from axis_security.rls.compile import compile_steps
-from axis_security.rls.context import BASE
+from axis_security.rls.context import BASE, function_statements
 from axis_security.rls.dialect import Dialect
 from axis_security.rls.model import Model, Open, quote
 from axis_security.rls.predicate import text_literal
@@ -243,10 +243,5 @@ def _cockroach_base(roles: DatabaseRoles, key_type: KeyType) -> list[str]:
     for function in functions:
         name, _, arguments = function.signature.rstrip(")").partition("(")
         types = ", ".join("TEXT" for _ in filter(None, arguments.split(", ")))
-        statements += [
-            function.create(),
-            f"ALTER FUNCTION axis.{name}({types}) OWNER TO {roles.guard}",
-            f"REVOKE ALL ON FUNCTION axis.{name}({types}) FROM PUBLIC",
-            f"GRANT EXECUTE ON FUNCTION axis.{name}({types}) TO {everybody}",
-        ]
+        statements += function_statements(roles, f"{name}({types})", function.create())
     return statements

@@ -116,6 +116,7 @@ DAMAGE: dict[str, Callable[[Shelf], object]] = {
 WRITTEN: dict[str, dict[str, object]] = {
     "a date that is none": {"finished": "yesterday"},
     "a date of another type": {"started": 5},
+    "a date of no time zone": {"finished": "2026-02-28T00:00:00"},
     "a field is missing": {"first_wal": None},
     "a segment that is none": {"first_wal": "zzz"},
     "a size of none": {"segment_bytes": "many"},

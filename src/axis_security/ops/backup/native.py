@@ -325,6 +325,8 @@ def _catalogued(repository: SealedRepository, label: str) -> tuple[Backup, int]:
             database_bytes=int(document["database_bytes"]),
         )
         segment_position(backup.first_wal, int(document["segment_bytes"]))
+        if backup.started.tzinfo is None or backup.finished.tzinfo is None:
+            raise ValueError("a moment without a time zone")  # named below, as every other value that makes no sense
         return backup, int(document["segment_bytes"])
     except FileNotFoundError:
         if repository.path(f"backups/{label}/catalogue").exists():
