@@ -97,9 +97,9 @@ def test_an_expired_token_is_replaced_and_a_living_one_renewed(openbao: OpenBao)
 
 
 def test_a_revoked_token_is_refused_without_the_token_in_the_message(openbao: OpenBao) -> None:
-    """A login that gives a useless token ends in a typed refusal that shows neither token nor path contents."""
+    """A login that gives a useless token ends in a refusal, which is no silence, that shows neither token nor path contents."""
     session = VaultSession(url=openbao.url, login=TokenLogin(lambda: Secret("s-revoked-token-text")))
-    with pytest.raises(SecretsUnavailable) as caught:
+    with pytest.raises(SecretRefused) as caught:
         VaultKv2(session).fetch("anything")
     assert "s-revoked-token-text" not in str(caught.value)
 

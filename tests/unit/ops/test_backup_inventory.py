@@ -148,6 +148,17 @@ def test_a_catalogue_that_opens_and_makes_no_sense_is_damage(shelf: Shelf, name:
     assert damaged == ["g1/backups/b4/catalogue"]
 
 
+def test_retention_deletes_nothing_while_anything_is_damaged(shelf: Shelf) -> None:
+    """With the newest unreadable the oldest would go, as one that a later backup makes superfluous; it stays, and goes once all can be read."""
+    kept = shelf.path("backups/b3/catalogue").read_bytes()
+    cut(shelf.path("backups/b3/catalogue"))
+    shelf.driver._expire(16 << 20)  # as above
+    assert shelf.path("backups/b1/base").exists()
+    shelf.path("backups/b3/catalogue").write_bytes(kept)
+    shelf.driver._expire(16 << 20)  # as above
+    assert not shelf.path("backups/b1/base").exists()
+
+
 def test_undamaged_retention_deletes(shelf: Shelf) -> None:
     """The control: with nothing damaged the oldest goes, and what anchors the window stays."""
     shelf.driver._expire(16 << 20)  # as above
