@@ -20,18 +20,24 @@ import random
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 ROOT: Final = Path(__file__).parents[2]
 REASONS: Final = Path(__file__).parent / "survivors.json"
 """Mutants that change nothing that can be seen, each with the reason."""
 
 MODULES: Final[dict[str, tuple[str, ...]]] = {
-    "rls.compile": ("tests/unit/rls", "tests/property/test_rls_compile.py", "tests/integration/rls/test_plan.py"),
+    "rls.compile": (
+        "tests/unit/rls",
+        "tests/property/test_rls_compile.py",
+        "tests/integration/rls/test_plan.py",
+        "tests/integration/rls/test_shapes.py",
+    ),
     "rls.predicate": (
         "tests/unit/rls",
         "tests/property/test_rls_compile.py",
@@ -52,7 +58,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "rbac.guard": ("tests/unit/rbac", "tests/property/test_rbac.py"),
     "rbac.members": ("tests/unit/rbac", "tests/integration/rbac/test_members.py"),
     "crypto.envelope": ("tests/unit/crypto/test_envelope.py", "tests/vectors"),
-    "crypto.keyring": ("tests/unit/crypto/test_keyring.py",),
+    "crypto.keyring": ("tests/unit/crypto/test_keyring_edges.py", "tests/unit/crypto/test_keyring.py"),
 }
 """What is mutated, and the tests that must notice."""
 
@@ -108,11 +114,60 @@ def places(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
     yield from walk(tree)
 
 
-def mutant(source: str, number: int) -> tuple[ast.Module, int, str]:
-    """The tree with its change *number*, the line, and what was changed."""
+class Place(NamedTuple):
+    """Where a change is, and what: enough to find it again after the lines around it moved."""
+
+    module: str
+    within: str
+    source: str
+    kind: str
+    nth: int
+
+
+def changes(module: str) -> list[tuple[Place, int]]:
+    """Every change of *module* that can be made, in the order of :func:`places`, with its line."""
+    source = path_of(module).read_text(encoding="utf-8")
+    tree, lines = ast.parse(source), source.splitlines()
+    within = _owners(tree)
+    found, seen = [], Counter[tuple[str, str, str]]()
+    for node, kind in places(tree):
+        line: int = node.lineno  # type: ignore[attr-defined]  # statements and expressions have one
+        alike = within[id(node)], lines[line - 1].strip(), kind
+        seen[alike] += 1
+        found.append((Place(module, *alike, seen[alike]), line))
+    return found
+
+
+def path_of(module: str) -> Path:
+    """The file of *module*."""
+    return ROOT / "src" / "axis_security" / f"{module.replace('.', '/')}.py"
+
+
+def known() -> dict[Place, str]:
+    """The register: mutants that change nothing that can be seen, with the reason for each."""
+    entries = json.loads(REASONS.read_text(encoding="utf-8"))
+    return {Place(**{name: each[name] for name in Place._fields}): each["reason"] for each in entries}
+
+
+def _owners(tree: ast.Module) -> dict[int, str]:
+    """The dotted name of the class and function that each node stands in."""
+    found: dict[int, str] = {}
+
+    def walk(node: ast.AST, name: str) -> None:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            name = f"{name}.{node.name}".lstrip(".")
+        found[id(node)] = name
+        for child in ast.iter_child_nodes(node):
+            walk(child, name)
+
+    walk(tree, "")
+    return found
+
+
+def mutant(source: str, number: int) -> ast.Module:
+    """The tree with its change *number*."""
     tree = ast.parse(source)
-    node, kind = list(places(tree))[number]
-    line = getattr(node, "lineno", 0)
+    node, _ = list(places(tree))[number]
     match node:
         case ast.Compare():
             node.ops = [_SWAPS[type(node.ops[0])]()]
@@ -128,7 +183,7 @@ def mutant(source: str, number: int) -> tuple[ast.Module, int, str]:
             node.body, node.orelse = node.orelse, node.body
         case _:
             tree = _Replaced(node).visit(tree)
-    return ast.fix_missing_locations(tree), line, kind
+    return ast.fix_missing_locations(tree)
 
 
 class _Replaced(ast.NodeTransformer):
@@ -195,29 +250,26 @@ def fork(tests: Sequence[str], finder: _Finder | None, limit: float) -> tuple[st
 
 def measure(module: str, *, sample: int | None, seed: str) -> dict[str, Any]:
     """Every (or every sampled) mutant of *module*."""
-    name, path = f"axis_security.{module}", ROOT / "src" / "axis_security" / f"{module.replace('.', '/')}.py"
+    name, path = f"axis_security.{module}", path_of(module)
     source = path.read_text(encoding="utf-8")
-    tests = MODULES[module]
+    tests, every, reasons = MODULES[module], changes(module), known()
     fine, baseline = fork(tests, None, 600)
     if fine != "passed":
         raise SystemExit(f"the tests of {module} fail without any change")
-    total = len(list(places(ast.parse(source))))
-    numbers = list(range(total))
-    if sample is not None and sample < total:
+    numbers = list(range(len(every)))
+    if sample is not None and sample < len(every):
         numbers = sorted(random.Random(seed + module).sample(numbers, sample))
-    known = {(each["module"], each["source"], each["kind"]) for each in json.loads(REASONS.read_text(encoding="utf-8"))}
-    survivors, equivalent, hung = [], 0, 0
-    lines = source.splitlines()
+    survivors: list[dict[str, Any]] = []
+    equivalent, hung = 0, 0
     for done, number in enumerate(numbers, 1):
-        tree, line, kind = mutant(source, number)
-        text = lines[line - 1].strip() if line else ""
-        if (module, text, kind) in known:
+        place, line = every[number]
+        if place in reasons:
             equivalent += 1
             continue
-        outcome, _ = fork(tests, _Finder(name, path, tree), max(20.0, 6 * baseline))
+        outcome, _ = fork(tests, _Finder(name, path, mutant(source, number)), max(20.0, 6 * baseline))
         hung += outcome == "hung"
         if outcome == "passed":
-            survivors.append({"module": module, "line": line, "source": text, "kind": kind})
+            survivors.append({"line": line, **place._asdict()})
         print(f"\r{module}: {done} of {len(numbers)}, {len(survivors)} unnoticed ", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     # A database that died on the way makes every test fail, and every change look noticed.
@@ -225,7 +277,7 @@ def measure(module: str, *, sample: int | None, seed: str) -> dict[str, Any]:
         raise SystemExit(f"the tests of {module} fail without any change, after its mutants: nothing of this run counts")
     looked = len(numbers) - equivalent
     return {
-        "module": module, "mutants": total, "looked_at": looked, "equivalent": equivalent, "hung": hung,
+        "module": module, "mutants": len(every), "looked_at": looked, "equivalent": equivalent, "hung": hung,
         "score": round(1 - len(survivors) / looked, 3) if looked else 1.0, "survivors": survivors,
     }  # fmt: skip
 

@@ -17,7 +17,6 @@ from axis_security.core.errors import ConfigError, Denied
 from axis_security.core.events import AuditEvent, EventKind, Outcome, Scalar
 from axis_security.core.flow import Rows, Statement
 from axis_security.core.ids import IdValue, TenantId, UserId
-from axis_security.core.principal import Principal
 from axis_security.rbac.decision import PermissionDenied
 from axis_security.rbac.guard import decide
 from axis_security.rbac.policy import MANAGE_USERS, Policy
@@ -255,12 +254,10 @@ class MemberFlows:
         rows = yield Statement("SELECT tenant, name, role, state FROM axis.workspaces_of(%s)", (UserId.of(user).text,))
         return tuple(Workspace(*row) for row in rows)
 
-    def _require(self) -> Principal:
-        principal = current_principal()
-        decision = decide(principal, self._manage)
+    def _require(self) -> None:
+        decision = decide(current_principal(), self._manage)
         if not decision.allowed:
             raise PermissionDenied(decision)
-        return principal
 
     def _settle(self, outcome: object, action: str, kind: EventKind, target: str | None = None, **detail: Scalar) -> MemberFlow[None]:
         allowed = outcome == "ok"

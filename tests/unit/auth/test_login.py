@@ -31,14 +31,25 @@ from axis_security.auth.login_states import (
     SignedIn,
 )
 from axis_security.auth.passwords import Passwords
-from axis_security.auth.ports import CheckPassword, LoadSettings, RefundThrottle, Register, Reserve, StoredHash
+from axis_security.auth.ports import (
+    AccountOf,
+    BumpEpoch,
+    CheckPassword,
+    ConsumeToken,
+    IssueToken,
+    LoadSettings,
+    RefundThrottle,
+    Register,
+    Reserve,
+    StoredHash,
+)
 from axis_security.auth.recovery import RecoveryCodes
 from axis_security.auth.session_ports import StartSession
 from axis_security.auth.sessions import Authenticated, Session
 from axis_security.auth.stepup import SteppedUp
 from axis_security.auth.totp import Totp
 from axis_security.auth.work import AsyncAuthRunner, DerivePassword
-from axis_security.core.events import EventKind
+from axis_security.core.events import EventKind, Outcome
 from axis_security.core.flow import drive
 from axis_security.core.ids import UserId
 from axis_security.core.principal import Assurance
@@ -460,3 +471,196 @@ def test_randomness_comes_from_the_system_and_ids_have_256_bits() -> None:
     for owner in drawing:
         assert inspect.signature(owner).parameters["entropy"].default is secrets.token_bytes, owner
     assert (sessions.ID_BYTES, tokens.TOKEN_BYTES) == (32, 32)
+
+
+# --- each answer, and what the log is told
+
+
+def logins(world: AuthWorld) -> list[tuple[Outcome, object, object, UserId | None]]:
+    """Outcome, code, account and user of every login event so far."""
+    found = [event for event in world.events if event.kind is EventKind.LOGIN]
+    return [(event.outcome, event.detail["code"], event.detail["account"], event.user) for event in found]
+
+
+def test_every_login_is_told_to_the_log_with_how_it_ended() -> None:
+    """One event a step: refused, pending, signed in; the person is named only where the person is known."""
+    world = AuthWorld()
+    user = world.account()
+    phone = world.phone(user)
+    browser = world.browser()
+    world.events.clear()
+    browser.login(password=WRONG)
+    browser.login()
+    assert browser.code("000000") == Refused(RefusalCode.CODE)
+    assert isinstance(browser.code(phone.at(world.time)), SignedIn)
+    name = world.auth.throttle.reference("ann@example.com")
+    assert logins(world) == [
+        (Outcome.DENIED, "mismatch", name, None),
+        (Outcome.ALLOWED, "second_factor_needed", "ann", user),
+        (Outcome.DENIED, "code", "ann", None),
+        (Outcome.ALLOWED, "signed_in", "ann", user),
+    ]
+
+
+def test_a_host_that_names_nobody_signs_nobody_in() -> None:
+    """An external proof of a user that is not there is a refusal, told to the log under the name that was given."""
+    world = AuthWorld()
+    browser = world.browser()
+    assert browser.run(world.auth.login.external(user=UserId("ghost"), visitor=browser.visitor)) == Refused(RefusalCode.MISMATCH)
+    assert logins(world) == [(Outcome.DENIED, "mismatch", "ghost", None)]
+
+
+def test_a_remember_token_of_before_a_sign_out_everywhere_signs_nobody_in() -> None:
+    """The account has begun a new epoch between the token's use and the account's reading: refused as stale, and the cookie is taken away."""
+    world = AuthWorld()
+    user = world.account()
+    browser = world.browser()
+    browser.sign_in(remember=True)
+    browser.jar.pop("__Host-axis_session")
+    kept = world.store
+
+    class Late:
+        """Signs everybody out when the account is about to be read."""
+
+        def perform(self, op: Any) -> Any:
+            if isinstance(op, AccountOf):
+                kept.perform(BumpEpoch(user))
+            return kept.perform(op)
+
+    world.store = Late()
+    outcome = browser.run(world.auth.login.remembered(visitor=browser.visitor))
+    world.store = kept
+    assert outcome == Refused(RefusalCode.STALE, headers=outcome.headers)
+    assert browser.cookie(CookieKind.REMEMBER) is None
+    assert not isinstance(browser.resolve(), Authenticated)
+
+
+def test_too_many_codes_from_one_network_wait() -> None:
+    """The second form is throttled by network: the answer says how long, the login stays pending."""
+    world = AuthWorld()
+    world.phone(world.account())
+    browser = world.browser()
+    browser.login()
+    for _ in range(1000):
+        outcome = browser.code("000000")
+        if isinstance(outcome, Refused) and outcome.code is RefusalCode.THROTTLED:
+            break
+    assert isinstance(outcome, Refused)
+    assert outcome.code is RefusalCode.THROTTLED
+    assert outcome.retry_after > 0
+    assert outcome.http_status == 429
+    assert browser.cookie(CookieKind.PENDING) is not None
+
+
+def test_of_two_requests_that_spend_one_pending_login_the_later_is_refused() -> None:
+    """Both read it before either spent it: the second finds it gone, and is told to begin again."""
+    world = AuthWorld()
+    user = world.account()
+    codes = world.run(world.auth.recovery.issue(user=user, proof=ReauthProof(user, world.time)))
+    world.phone(user)
+    browser = world.browser()
+    browser.login()
+    other, kept = browser.copy(), world.store
+
+    class Between:
+        """Lets the other request through when this one's code has been looked at."""
+
+        done = False
+
+        def perform(self, op: Any) -> Any:
+            if isinstance(op, ConsumeToken) and not self.done:
+                self.done = True
+                assert isinstance(other.code(codes[1].reveal()), SignedIn)
+            return kept.perform(op)
+
+    world.store = Between()
+    assert browser.code(codes[0].reveal()) == Refused(RefusalCode.NO_PENDING)
+
+
+@pytest.mark.parametrize("gone", [StartSession, IssueToken])
+def test_an_account_that_is_signed_out_while_it_signs_in_is_not_let_in(gone: type[Any]) -> None:
+    """A sign-out everywhere between reading the account and writing the session, or the pending login, wins."""
+    world = AuthWorld()
+    user = world.account()
+    if gone is IssueToken:
+        world.phone(user)
+    kept = world.store
+
+    class Late:
+        """Begins a new epoch just before the write."""
+
+        def perform(self, op: Any) -> Any:
+            if isinstance(op, gone):
+                kept.perform(BumpEpoch(user))
+                if gone is IssueToken:
+                    return False
+            return kept.perform(op)
+
+    world.store = Late()
+    assert world.browser().login() == Refused(RefusalCode.STALE)
+    assert logins(world)[-1] == (Outcome.DENIED, "stale", "ann", None)
+
+
+def test_the_pending_cookie_goes_with_the_login_and_only_then() -> None:
+    """Signed in with the second factor, the browser loses the cookie of the pending login; one that had none is told to drop none."""
+    world = AuthWorld()
+    phone = world.phone(world.account())
+    browser = world.browser()
+    browser.login()
+    assert browser.cookie(CookieKind.PENDING) is not None
+    signed = browser.code(phone.at(world.time))
+    assert browser.cookie(CookieKind.PENDING) is None
+    assert isinstance(signed, SignedIn)
+    world.account("bob@example.com")
+    plain = world.browser().login("bob@example.com")
+    assert isinstance(plain, SignedIn)
+    name = browser.profile.name(CookieKind.PENDING)
+    assert [any(name in line for _, line in outcome.headers) for outcome in (signed, plain)] == [True, False]
+
+
+def test_who_owes_a_second_factor_is_told_to_the_page() -> None:
+    """`pending` answers the person, what was proved and whether to be remembered; nobody, where nothing is pending."""
+    world = AuthWorld()
+    user = world.account()
+    world.phone(user)
+    browser = world.browser()
+    assert world.run(world.auth.login.pending(visitor=browser.visitor)) is None
+    browser.login(remember=True)
+    pending = world.run(world.auth.login.pending(visitor=browser.visitor))
+    assert (pending.user, pending.methods, pending.remember, pending.identifier) == (user, (Method.PASSWORD,), True, "ann@example.com")
+
+
+def test_nobody_is_remembered_unasked_and_addresses_must_be_confirmed_unless_told_otherwise() -> None:
+    """The defaults of the ways in; and no browser gets a remember token from a login that did not ask for it."""
+    for way in (login.Login.password, login.Login.external):
+        assert inspect.signature(way).parameters["remember"].default is False
+    assert inspect.signature(login.Login).parameters["require_verified"].default is True
+    world = AuthWorld()
+    user = world.account()
+    browser = world.browser()
+    browser.run(world.auth.login.password(identifier="ann@example.com", password=GOOD_PASSWORD, visitor=browser.visitor))
+    browser.run(world.auth.login.external(user=user, visitor=browser.visitor))
+    assert browser.cookie(CookieKind.REMEMBER) is None
+
+
+def test_a_long_code_is_not_looked_at() -> None:
+    """64 characters are the most that is read of a recovery code; beyond it, and for what is no text, the empty code is refused."""
+    world = AuthWorld()
+    user = world.account()
+    seen: list[str] = []
+
+    class Recovery:
+        """Notes what is typed."""
+
+        def use(self, *, user: UserId, code: Secret[str]) -> Any:
+            seen.append(code.reveal())
+            return iter(())
+
+    machine = world.auth.login
+    object.__setattr__(machine, "recovery", Recovery())
+    for typed in ("a" * 64, "a" * 65, b"a", None):
+        flow = machine.check_code(user, typed)  # type: ignore[arg-type]  # whatever arrives
+        with pytest.raises(StopIteration) as ended:
+            next(flow)
+        assert ended.value.value is None
+    assert seen == ["a" * 64, "", "", ""]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,11 +12,12 @@ from axis_security.auth.cookies import CookieKind, CookieProblem, CookiesRead
 from axis_security.auth.factors import ProofRefused
 from axis_security.auth.recovery import DigestRing
 from axis_security.auth.session_ports import ResolveSession, StartSession
-from axis_security.auth.sessions import Anonymous, Authenticated, SessionPolicy
+from axis_security.auth.sessions import NEVER, Anonymous, Authenticated, SessionPolicy, Started
 from axis_security.auth.signing import SigningKeys
 from axis_security.auth.visitor import Visitor
 from axis_security.core.errors import ConfigError, Unavailable
 from axis_security.core.events import EventKind
+from axis_security.core.ids import TenantId, UserId
 from axis_security.core.secret import Secret
 from axis_security.testing.auth_world import GOOD_PASSWORD, AuthWorld, TestBrowser
 
@@ -323,3 +324,92 @@ def test_a_development_host_problem_clears_no_cookie() -> None:
     assert world.run(world.auth.sessions.resolve(visitor)) == Anonymous("bad_cookie")
     assert isinstance(signed_in()[1].resolve(), Authenticated)
     assert GOOD_PASSWORD.reveal()
+
+
+def test_the_limits_unless_told_otherwise() -> None:
+    """ASVS 7.3: 30 minutes unused, 12 hours in all; a note a minute, ten seconds of grace, ten sessions. `NEVER` is 1970, fresh for nothing."""
+    assert SessionPolicy() == SessionPolicy(
+        idle=timedelta(minutes=30),
+        absolute=timedelta(hours=12),
+        touch_after=timedelta(seconds=60),
+        grace=timedelta(seconds=10),
+        max_live=10,
+        generation=0,
+    )
+    assert datetime(1970, 1, 1, tzinfo=UTC) == NEVER
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside"),
+    [
+        ({"max_live": 1000}, {"max_live": 1001}),
+        ({"max_live": 1}, {"max_live": 0}),
+        ({"generation": 2**32 - 1}, {"generation": 2**32}),
+        ({"grace": timedelta(seconds=1)}, {"grace": timedelta(milliseconds=999)}),
+        ({"grace": timedelta(seconds=60)}, {"grace": timedelta(seconds=60, milliseconds=1)}),
+        ({"touch_after": timedelta(minutes=7.5)}, {"touch_after": timedelta(minutes=7.51)}),
+        ({"touch_after": timedelta(0)}, {"touch_after": timedelta(milliseconds=-1)}),
+        ({"absolute": timedelta(days=30)}, {"absolute": timedelta(days=30, seconds=1)}),
+    ],
+)
+def test_each_limit_holds_at_its_edge(inside: dict[str, Any], outside: dict[str, Any]) -> None:
+    """The last value that is allowed, and the first that is not."""
+    SessionPolicy(**inside)
+    with pytest.raises(ConfigError):
+        SessionPolicy(**outside)
+
+
+def test_no_answer_shows_a_cookie_in_its_repr() -> None:
+    """Answers end up in logs and tracebacks: neither headers nor the digests of a session are printed."""
+    world, browser = signed_in()
+    found = browser.resolve()
+    assert isinstance(found, Authenticated)
+    started = browser.run(world.auth.sessions.rotate(found.session, visitor=browser.visitor, cause="role_change"))
+    for answer in (found, started, Anonymous("unknown")):
+        assert "headers" not in repr(answer)
+        assert "Vary" not in repr(answer)
+    assert "SessionKey" not in repr(found.session)
+    assert "key=" not in repr(found.session)
+
+
+def test_a_new_session_says_when_it_ends() -> None:
+    """Twelve hours after it began, as the answer to the login and as the store says."""
+    world = AuthWorld()
+    world.account()
+    browser = world.browser()
+    made = browser.sign_in()
+    assert made.live.ends_at == world.time + timedelta(hours=12)
+    assert (made.live.started_at, made.live.seen_at, made.live.auth_time) == (world.time,) * 3
+    assert browser.session().live.ends_at == made.live.ends_at
+
+
+def test_switching_the_workspace_gives_a_new_id_and_notes_which() -> None:
+    """The id changes with the role (ASVS 7.2.4), the workspace is the session's, and `None` takes it away again."""
+    world, browser = signed_in()
+    before = browser.cookie(CookieKind.SESSION)
+    for tenant in (TenantId("acme"), None):
+        switched = browser.run(world.auth.sessions.switch_tenant(browser.session(), visitor=browser.visitor, tenant=tenant))
+        assert isinstance(switched, Started)
+        assert browser.session().live.tenant == (None if tenant is None else "acme")
+        assert browser.cookie(CookieKind.SESSION) != before
+    world.run(world.auth.sessions.rotate(browser.session(), visitor=browser.visitor, cause="role_change"))
+
+
+def test_a_rotation_keeps_the_workspace_that_was_chosen() -> None:
+    """Only switching changes it: a step-up in between does not send anybody elsewhere."""
+    world, browser = signed_in()
+    browser.run(world.auth.sessions.switch_tenant(browser.session(), visitor=browser.visitor, tenant=TenantId("acme")))
+    browser.run(world.auth.sessions.rotate(browser.session(), visitor=browser.visitor, cause="role_change"))
+    assert browser.session().live.tenant == "acme"
+
+
+def test_handles_are_random_uuids_and_events_name_them() -> None:
+    """A public handle is a version 4 UUID (RFC 9562) of 16 random bytes; the events of a session carry it, those of all sessions none."""
+    world, browser = signed_in()
+    assert world.auth.sessions.new_handle().version == 4
+    handle = str(browser.session().handle)
+    started = next(event for event in world.events if event.kind is EventKind.SESSION_STARTED)
+    assert (started.session, started.detail["handle"]) == (handle, handle)
+    world.run(world.auth.sessions.revoke_all(UserId("ann"), cause="leak"))
+    revoked = world.events[-1]
+    assert (revoked.kind, revoked.session, revoked.detail["handle"]) == (EventKind.SESSION_REVOKED, None, None)
