@@ -147,7 +147,7 @@ def requires(
         )
 
     def decorate(function: F) -> F:
-        if not isinstance(function, (type, staticmethod, classmethod, property)):
+        if callable(function) and not isinstance(function, (type, staticmethod, classmethod)):
             refuse_registered(function)
         return cast("F", _guarded(function, _Check(capability, resource, fresh, aal)))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import inspect
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -262,3 +264,24 @@ def test_the_policy_s_edges() -> None:
     for issuer in ("", "x" * 65, "a:b", "a\nb"):
         with pytest.raises(ConfigError, match="issuer"):
             TotpPolicy(issuer=issuer)
+
+
+def test_seeds_windows_and_limits_unless_told_otherwise() -> None:
+    """160 bits (RFC 4226, section 4), one step either way, no step before the first; limits hold at their edges."""
+    enrolment = World().run(World().totp.enrol(user=ANN, account="ann", proof=World().proof()))
+    assert len(base64.b32decode(enrolment.secret_base32.reveal())) == 20
+    assert TotpPolicy(issuer="Axis").drift_steps == 1
+    seed = Secret(bytes(20))
+    assert matching_step(secret=seed, code=_code_at(bytes(20), 0), unix_seconds=0, drift_steps=1) == 0
+    for good in ({"drift_steps": 0}, {"drift_steps": 2}, {"max_failures": 1}, {"max_failures": 100}):
+        TotpPolicy(**{"issuer": "Axis", **good})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError):
+        TotpPolicy(issuer="Axis", drift_steps=-1)
+    assert inspect.signature(enrolment.svg).parameters["scale"].default == 4
+
+
+@pytest.mark.parametrize("code", [123456, None, b"123456"])
+def test_a_code_that_is_no_text_is_malformed(code: Any) -> None:
+    """Whatever a form sends: a typed refusal, and no attempt is counted."""
+    world = World()
+    assert world.run(world.totp.verify(user=ANN, code=code)) == CodeRefused("malformed")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
+import pickle
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
-from axis_security.crypto.envelope import OVERHEAD, FieldCipher, explain, read_header
+from axis_security.crypto.envelope import OVERHEAD, FieldCipher, FieldHeader, explain, read_header
 from axis_security.crypto.errors import SealError, Tampered, Truncated, UnknownFormat, WrongContext
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "crypto"
@@ -152,3 +154,26 @@ def test_too_large_a_field_is_refused() -> None:
     """16 MiB is the limit; larger values are objects."""
     with pytest.raises(ValueError, match="16 MiB"):
         CIPHER.seal(bytes(16 * 2**20 + 1))
+
+
+def test_the_header_is_read_as_it_was_written() -> None:
+    """Suite, key and length, each from its own bytes; a suite that nobody knows is told before the value's length is."""
+    sealed = FieldCipher(ROOT, tenant="acme", field="x", key_id=0x05060708).seal(b"abc")
+    assert read_header(sealed, name="x") == FieldHeader(suite=1, key_id=0x05060708, plaintext_bytes=3)
+    for short in (b"\xa7\x02", bytes((sealed[0], 2))):
+        with pytest.raises(UnknownFormat):
+            read_header(short, name="x")
+    with pytest.raises(Truncated):
+        read_header(sealed[:1], name="x")
+
+
+def test_the_largest_field_is_16_mib() -> None:
+    """The limit itself is allowed."""
+    assert len(CIPHER.seal(bytes(16 * 2**20))) == 16 * 2**20 + OVERHEAD
+
+
+def test_a_cipher_cannot_be_pickled_or_copied() -> None:
+    """It holds a key."""
+    for act in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="holds a key"):
+            act(CIPHER)

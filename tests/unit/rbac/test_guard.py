@@ -455,3 +455,129 @@ def test_requires_takes_capability_objects_only() -> None:
     for wrong in ("users.manage", plain, None):
         with pytest.raises(ConfigError):
             requires(wrong)  # type: ignore[arg-type]
+
+
+def test_a_record_is_its_blocks_own() -> None:
+    """What is decided after a block is noted outside it, not in it; coroutines on the short way are noted too."""
+    with recording() as outer, acting_as(who("owner")):
+        with recording() as inner:
+            pass
+        assert asyncio.run(coroutine(1)) == 1
+    assert (outer.made, inner.made) == (True, False)
+
+
+def test_nothing_is_loaded_for_whoever_cannot_pass_anyway() -> None:
+    """The loader runs where a condition must look at the object: not for nobody, not for a role without the capability, not without a policy."""
+    loaded: list[str] = []
+    caps = Capabilities(notes=("read",))
+
+    def load(name: str) -> dict[str, str]:
+        loaded.append(name)
+        return {"owner_id": "u"}
+
+    @requires(CAPS.notes.write, resource=load)
+    def write(name: str) -> str:
+        return name
+
+    @requires(caps.notes.read, resource=load)
+    def early(name: str) -> str:
+        return name
+
+    with pytest.raises(PrincipalRequired):
+        write("x")
+    with pytest.raises(PrincipalRequired):
+        early("x")
+    with acting_as(who("viewer")):
+        with pytest.raises(PermissionDenied):
+            write("x")
+        with pytest.raises(PermissionDenied) as caught:
+            early("x")
+    assert caught.value.decision is not None
+    assert caught.value.decision.code is DecisionCode.NO_POLICY
+    with acting_as(who("admin")):
+        assert write("x") == "x"
+    assert loaded == []
+
+
+@pytest.mark.parametrize("thing", [5, "text", property(lambda self: 1), None])
+def test_what_is_not_called_cannot_be_guarded(thing: Any) -> None:
+    """A property would be guarded at the wrong moment, a value never: told with the line to change."""
+    with pytest.raises(ConfigError, match="cannot guard this"):
+        requires(CAPS.users.manage)(thing)
+
+
+def test_a_stream_that_is_left_early_is_closed() -> None:
+    """Whoever stops reading ends the guarded generator: its `finally` runs at once, and closing raises nothing."""
+    ended: list[str] = []
+
+    @requires(CAPS.users.manage)
+    async def rows() -> AsyncIterator[int]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            ended.append("closed")
+
+    async def read() -> None:
+        stream = rows()
+        assert await anext(stream) == 1
+        await stream.aclose()  # type: ignore[attr-defined]  # an asynchronous generator
+        assert ended == ["closed"]
+
+    with acting_as(who("owner")):
+        asyncio.run(read())
+
+
+def test_a_guarded_class_still_tells_its_subclasses_what_its_bases_do() -> None:
+    """The bases' own `__init_subclass__` runs with its arguments; one that no base takes is refused as ever."""
+    seen: list[tuple[str, str]] = []
+
+    class Base:
+        def __init_subclass__(cls, *, note: str = "", **kwargs: Any) -> None:
+            seen.append((cls.__name__, note))
+            super().__init_subclass__(**kwargs)
+
+    @requires(CAPS.users.manage)
+    class Page(Base):
+        def get(self) -> str:
+            return "page"
+
+    @requires(CAPS.users.manage)
+    class Alone:
+        def get(self) -> str:
+            return "alone"
+
+    type("Sub", (Page,), {}, note="kept")
+    assert seen == [("Page", ""), ("Sub", "kept")]
+    with pytest.raises(TypeError):
+        type("Wrong", (Alone,), {}, unknown=1)
+
+
+def test_a_door_of_a_subclass_is_guarded_where_the_class_was_guarded_at_its_door() -> None:
+    """A class without handlers is guarded at `dispatch`; one with handlers is guarded at those, and a subclass's own `dispatch` stays its own."""
+
+    class Door:
+        def dispatch(self) -> str:
+            return "door"
+
+    class Handlers:
+        def get(self) -> str:
+            return "get"
+
+    guard = requires(CAPS.users.manage)
+    by_door = type("ByDoor", (guard(type("D", (Door,), {})),), {"dispatch": lambda self: "own", "get": lambda self: "got"})
+    by_handler = type(
+        "ByHandler", (guard(type("H", (Handlers,), {})),), {"dispatch": lambda self: self.get(), "post": lambda self: "posted"}
+    )
+    names = [(owner, name) for owner in (by_door, by_handler) for name in ("dispatch", "get", "post") if name in owner.__dict__]
+    assert {(owner.__name__, name): isinstance(guard_of(owner.__dict__[name]), Guard) for owner, name in names} == {
+        ("ByDoor", "dispatch"): True,
+        ("ByDoor", "get"): True,
+        ("ByHandler", "dispatch"): False,
+        ("ByHandler", "post"): True,
+    }
+
+
+def test_a_denial_is_forbidden_in_http() -> None:
+    """403 (RFC 9110, section 15.5.4): who it is is known, and may not."""
+    assert PermissionDenied.http_status == 403

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from axis_security.core.errors import ConfigError
 from axis_security.core.principal import Principal
 from axis_security.core.secret import Secret
-from axis_security.rls.sealed import Sealer, SealKey, SealKeyring, seal
+from axis_security.rls.sealed import DEFAULT_LASTING, Sealer, SealKey, SealKeyring, seal
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 VISIBLE = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=40)
@@ -81,3 +81,24 @@ def test_nothing_shows_the_key() -> None:
     """Neither the ring nor the sealer prints its secret."""
     ring = SealKeyring(current=SealKey(1, Secret(b"k" * 32)))
     assert "kkkk" not in repr(ring) + repr(Sealer(ring)) + str(ring.current.blocks())
+
+
+def test_the_ring_is_read_from_its_printable_forms() -> None:
+    """One key, or two while keys change; a text without an id says so."""
+    one, two = SealKey.generate(1), SealKey.generate(2)
+    assert SealKeyring.from_text(two.text()) == SealKeyring(current=two)
+    assert SealKeyring.from_text(two.text(), one.text()) == SealKeyring(current=two, previous=one)
+    with pytest.raises(ConfigError, match="does not start with the key's id"):
+        SealKeyring.from_text(Secret(one.text().reveal().partition(":")[2]))
+
+
+def test_the_limits_of_ids_and_lives() -> None:
+    """A key's id is a positive integer of PostgreSQL; a seal lives two minutes unless told, an hour at most."""
+    assert SealKey(2**31 - 1, Secret(bytes(32))).id == 2**31 - 1
+    with pytest.raises(ConfigError):
+        SealKey(2**31, Secret(bytes(32)))
+    assert timedelta(minutes=2) == DEFAULT_LASTING
+    ring = SealKeyring(current=SealKey.generate(1))
+    Sealer(ring, lasting=timedelta(hours=1))
+    with pytest.raises(ConfigError):
+        Sealer(ring, lasting=timedelta(hours=1, microseconds=1))

@@ -1,0 +1,80 @@
+"""The policies of a table before any server sees them: which are floors, and which conditions each command asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from tests.integration.rls.declared import ExamplePolicy, declare
+
+from axis_security.core.schema import DatabaseRoles
+from axis_security.rls.predicate import PolicyModel, policies_of
+from axis_security.rls.tenancy import Tenancy
+
+ROLES = DatabaseRoles.prefixed("words")
+TENANT = "tenant_id"
+
+
+def policies(tenancy: Tenancy, name: str) -> dict[str, PolicyModel]:
+    """The policies of table *name*."""
+    model = tenancy.model()
+    declared = model.protected()["public", name]
+    return {policy.name: policy for policy in policies_of(model, declared.table, declared.shape)}
+
+
+def shaped(**shape: Any) -> dict[str, PolicyModel]:
+    """The policies of one table of *shape*."""
+    metadata = sa.MetaData()
+    columns: list[sa.Column[Any]] = [sa.Column("id", sa.BigInteger, primary_key=True), sa.Column(TENANT, sa.BigInteger)]
+    tenancy = Tenancy(metadata, roles=ROLES)
+    tenancy.protect(sa.Table("t", metadata, *columns, sa.Column("who", sa.BigInteger)), **shape)
+    return policies(tenancy, "t")
+
+
+@pytest.mark.parametrize("shape", [{}, {"reach": "below"}, {"visible_to": "who"}, {"owner": "who"}], ids=str)
+def test_every_floor_is_restrictive_and_covers_every_command(shape: dict[str, Any]) -> None:
+    """A floor that is permissive is another door. Whatever the shape, one restrictive policy holds for each command, and writes ask for the own tenant."""
+    found = shaped(**shape)
+    floors = [policy for name, policy in found.items() if name.startswith("axis_floor")]
+    assert all(not policy.permissive for policy in floors)
+    assert all(policy.permissive for name, policy in found.items() if not name.startswith("axis_floor"))
+    covered = {policy.command for policy in floors}
+    assert covered in ({"ALL"}, {"SELECT", "INSERT", "UPDATE", "DELETE"})
+    own = f'"{TENANT}" = (SELECT axis.tenant_id())'
+    for policy in floors:
+        if policy.command in ("ALL", "INSERT", "UPDATE"):
+            assert policy.check is not None
+            assert own in policy.check
+        if policy.command in ("ALL", "UPDATE", "DELETE"):
+            assert policy.using is not None
+            assert own in policy.using
+
+
+def test_a_condition_of_the_policy_is_asked_in_the_rows_policy() -> None:
+    """Admins write any contact of the tenant, members those they own; without a policy the tenant alone is asked."""
+    keyless = declare(ROLES, None, policy=ExamplePolicy())
+    update = policies(keyless, "contact")["axis_update"].using
+    assert update is not None
+    assert update.split(" OR ") == [
+        "\"tenant_id\" = (SELECT axis.tenant_for('contacts.write'))",
+        "(\"tenant_id\" = (SELECT axis.tenant_for_own('contacts.write', 'owner_id')) AND \"owner_id\" = (SELECT axis.user_id()::bigint))",
+    ]
+    assert policies(keyless, "contact")["axis_select"].using == "\"tenant_id\" = (SELECT axis.tenant_for('contacts.read'))"
+    assert policies(keyless, "event")["axis_select"].using == '"tenant_id" = (SELECT axis.tenant_id())', "no capability was asked for"
+    assert policies(declare(ROLES, None), "contact")["axis_update"].using == '"tenant_id" = (SELECT axis.tenant_id())'
+
+
+class OwnersOnly:
+    """Nobody holds the capability but for what is theirs."""
+
+    def grants(self) -> Any:
+        return [grant for grant in ExamplePolicy().grants() if grant.capability != "contacts.write" or grant.when is not None]
+
+
+def test_a_capability_that_is_held_under_a_condition_only_is_asked_under_it_only() -> None:
+    """Where no role holds it without condition, no branch lets anybody through without it."""
+    update = policies(declare(ROLES, None, policy=OwnersOnly()), "contact")["axis_update"].using  # type: ignore[arg-type]  # a policy is what has grants
+    assert update is not None
+    assert "axis.tenant_for(" not in update
+    assert "axis.tenant_for_own('contacts.write', 'owner_id')" in update
