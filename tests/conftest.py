@@ -6,9 +6,10 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import pytest
+from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, settings
 
 from axis_security.testing.cluster import Cluster
@@ -101,3 +102,14 @@ def pgbouncer(cluster: Cluster) -> Iterator[StartPgBouncer]:
             return started.enter_context(pooler)
 
         yield start
+
+
+@pytest.fixture
+def command_line() -> Callable[..., Result]:
+    """Runs ``axis-security`` with these words in this process: status, stdout and stderr as a shell would see them."""
+    from axis_security.cli import _root
+
+    def run(*words: object, **options: Any) -> Result:
+        return CliRunner().invoke(_root(), [str(word) for word in words], prog_name="axis-security", **options)
+
+    return run

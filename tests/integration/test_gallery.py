@@ -82,6 +82,18 @@ def test_a_leak_a_toothless_control_and_a_broken_attempt_each_fail_the_demo(
     assert set(answer["attacks"][0]) >= {"name", "attempt", "layer", "blocked", "control_bites"}
 
 
+def test_the_table_for_a_person_says_what_the_json_says(cluster: TestServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row an attack, what stopped it, and the two sums; status 0 where all is blocked and every control bites."""
+    few = [attack for attack in ATTACKS if attack.name in ("mass update", "forged context")]
+    monkeypatch.setenv("AXIS_TEST_DSN", cluster.dsn())
+    monkeypatch.setattr("axis_security.testing.gallery.ATTACKS", few)
+    monkeypatch.setattr("axis_security.testing.gallery.run_gallery", lambda given: run_gallery(given, attacks=few))
+    outcome = CliRunner().invoke(demo.command, [], env={"COLUMNS": "200"})
+    assert outcome.exit_code == 0, outcome.output
+    assert all(attack.name in outcome.stdout for attack in few)
+    assert f"{len(few)} of {len(few)} attacks blocked, 0 leaks; {len(few)} of {len(few)} controls bite" in outcome.stdout
+
+
 def test_the_run_leaves_nothing_behind(cluster: TestServer, results: list[Result]) -> None:
     """No database and no role of the gallery is left on the server."""
     import psycopg

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
+
+import pytest
+from mypy import api
 
 CODE = """\
 from axis_security.rbac import Capabilities, Capability, requires, standard_policy
@@ -22,32 +23,16 @@ TYPOS = {
 }
 
 
-def test_mypy_rejects_a_misspelt_capability(tmp_path: Path) -> None:
+def test_mypy_rejects_a_misspelt_capability(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the plugin, every typo is an error on its own line, across modules too; correct code is clean under --strict."""
     (tmp_path / "mypy.ini").write_text("[mypy]\nstrict = true\nplugins = axis_security.rbac.mypy_plugin\n")
     (tmp_path / "good.py").write_text(CODE)
     (tmp_path / "typos.py").write_text("from good import caps, invite\nfrom axis_security.rbac import requires\n" + "\n".join(TYPOS) + "\n")
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "mypy",
-            "--config-file",
-            "mypy.ini",
-            "--cache-dir",
-            str(tmp_path / "cache"),
-            "--no-error-summary",
-            "good.py",
-            "typos.py",
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert not done.stderr
-    lines = done.stdout.splitlines()
+    monkeypatch.chdir(tmp_path)
+    options = ["--config-file", "mypy.ini", "--cache-dir", str(tmp_path / "cache"), "--no-error-summary"]
+    shown, trouble, _ = api.run([*options, "good.py", "typos.py"])
+    assert not trouble
+    lines = shown.splitlines()
     for number, said in enumerate(TYPOS.values(), start=3):
         assert any(line.startswith(f"typos.py:{number}:") and said in line for line in lines), (number, said, lines)
     assert all(line.startswith("typos.py:") for line in lines), lines

@@ -12,14 +12,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from click.testing import Result
 from psycopg_pool import ConnectionPool
 from sqlalchemy import MetaData
 
@@ -36,7 +38,6 @@ from axis_security.ops.backup.invariants import audit_chains_hold, keys_open, sh
 from axis_security.ops.backup.records import append_record, last_hash, verify_records
 from axis_security.ops.backup.server import connected, plant_canary, server_time, switch_and_wait
 from axis_security.rls import Tenancy
-from axis_security.testing.cluster import clean_env
 from axis_security.testing.crypto import FakeKms
 
 MARKER = "zebra-quartz-canal-7719"
@@ -333,26 +334,70 @@ def test_killed_in_the_middle_the_next_run_is_clean(site: Site, busy: Writers) -
     assert not into.with_name(".restored.restoring").exists()
 
 
-def test_the_command_line_does_it_all(site: Site, busy: Writers, tmp_path: Path) -> None:
+def test_the_command_line_does_it_all(site: Site, busy: Writers, tmp_path: Path, command_line: Callable[..., Result]) -> None:
     """plan holds no key; check is red only where it must be and says so by its status; a target out of the window is refused with what, why and fix."""
-
-    def cli(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "axis_security.cli", "backup", "--config", str(site.config), *words]
-        return subprocess.run(command, capture_output=True, text=True, env={**clean_env(), "PYTHONPATH": os.pathsep.join(sys.path)})
-
+    cli = partial(command_line, "backup", "--config", site.config)
     plan = cli("plan", "--json")
     files = json.loads(plan.stdout)
     assert "axis-backup.timer" in files
     assert "archive_command" in files["postgresql.conf"]
     assert site.key_file().read_text() not in plan.stdout
     checked = cli("check", "--json")
-    assert checked.returncode == 1
+    assert checked.exit_code == 1
     assert [each["name"] for each in json.loads(checked.stdout) if not each["ok"]] == ["backup.window"]
     refused = cli("restore", str(tmp_path / "new"), "--target", "2020-01-01T00:00:00+0000")
-    assert refused.returncode == 2
+    assert refused.exit_code == 2
     assert "[backup.target]" in refused.stderr
     missing = cli("wal-get", "000000010000000000000FFF", str(tmp_path / "wal"))
-    assert missing.returncode == 1
+    assert missing.exit_code == 1
+    shown = cli("plan").stdout
+    assert all(f"### {name}" in shown for name in files)
+    assert cli("check", "--verify").stdout.count("FAIL") == 1
+    other = "native" if site.driver == "pgbackrest" else "pgbackrest"
+    wrong = cli("wal-push", "--driver", other, tmp_path / "wal")
+    assert wrong.exit_code == 2
+    assert "another driver's repository" in wrong.stderr
+
+
+@pytest.mark.parametrize("site", ["native"], indirect=True, scope="module")
+def test_the_command_line_backs_up_drills_and_restores(
+    site: Site, busy: Writers, tmp_path: Path, command_line: Callable[..., Result]
+) -> None:
+    """run, drill and restore print what a person reads or what a machine does; the drill's record goes to a file whose chain holds."""
+    cli = partial(command_line, "backup", "--config", site.config)
+    told = json.loads(cli("run", "--kind", "full", "--json").stdout)
+    assert told["kind"] == "full"
+    assert told["bytes"] > 1_000_000
+    text = cli("run").stdout
+    assert re.fullmatch(r"\w+ backup \S+: \d+ MB in [\d.]+ s, key generation 1\n", text), text
+    with connected(site.settings.conninfo) as connection:
+        switch_and_wait(connection)
+    evidence = tmp_path / "drills.jsonl"
+    for words in ((), ("--json",)):
+        drilled = cli("drill", "--evidence", evidence, *words)
+        assert drilled.exit_code == 0, drilled.output
+    assert json.loads(drilled.stdout)["ok"] is True
+    assert len(evidence.read_text().splitlines()) == 2
+    assert verify_records(evidence).ok
+    into = site.home / "by-hand"
+    restored = cli("restore", into)
+    assert restored.exit_code == 0, restored.output
+    assert (into / "recovery.signal").exists()
+
+
+def test_a_damaged_archive_ends_the_recovery(own_site: Site, tmp_path: Path, command_line: Callable[..., Result]) -> None:
+    """`wal-get` that cannot read what is there exits above 125: PostgreSQL stops in place of taking the archive's end for reached."""
+    own_site.backups.run()
+    segment = next(path for path in sorted(own_site.repository.rglob("0000000100000*")) if path.is_file())
+    get = partial(command_line, "backup", "--config", own_site.config, "wal-get", segment.name[:24])
+    assert get(tmp_path / "whole").exit_code == 0
+    data = bytearray(segment.read_bytes())
+    data[len(data) // 2] ^= 1
+    segment.chmod(0o600)
+    segment.write_bytes(data)
+    damaged = get(tmp_path / "damaged")
+    assert damaged.exit_code == 200
+    assert "[backup." in damaged.stderr
 
 
 @pytest.mark.parametrize("site", ["native"], indirect=True, scope="module")  # pgBackRest has a lock of its own

@@ -7,8 +7,10 @@ import json
 import secrets
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -18,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from axis_security.cli import tenant as cli
+from axis_security.core.context import current_principal
 from axis_security.core.errors import ConfigError
 from axis_security.core.events import AuditEvent, EventKind
 from axis_security.core.schema import DatabaseRoles
@@ -229,3 +232,32 @@ def test_the_command_line_asks_first_and_prints_what_went(shop: Shop, monkeypatc
     assert json.loads(done.stdout[done.stdout.index("{") :])["total"] == 10
     assert isinstance(run(cli.command, ["erase", "shop_for_cli:ops", "globex", "--reason", "DSR-17", "--yes"]).exception, NotErasable)
     assert run(cli.command, ["suspend", "shop_for_cli:ops", "globex", "--reason", "unpaid"]).exit_code == 0
+    for nowhere in ("shop_for_cli", "shop_for_cli:nobody", "no_such_module:ops"):
+        assert run(cli.command, ["resume", nowhere, "globex", "--reason", "paid"]).exit_code == 2
+
+
+def test_the_command_line_writes_an_export_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The host's export is run as the person named, shows its progress, and its file appears when it is done; a failure leaves none."""
+    module = types.ModuleType("shop_for_export")
+
+    def export(*, out: Any, formats: tuple[str, ...], progress: Callable[[str, int], None], export: str) -> Any:
+        who = current_principal()
+        if who.role != "admin":
+            raise PermissionError(who.role)
+        out.write(",".join(formats).encode())
+        progress("contact", 5)
+        progress("contact", 10)
+        return types.SimpleNamespace(rows={"contact": 10})
+
+    module.export = export  # type: ignore[attr-defined]  # what a host's module would hold
+    monkeypatch.setitem(sys.modules, "shop_for_export", module)
+    out = tmp_path / "acme.zip"
+    words = ["export", "shop_for_export:export", "acme", "--user", "ann", "--out", str(out), "--format", "csv"]
+    failed = CliRunner().invoke(cli.command, [*words, "--role", "viewer"])
+    assert isinstance(failed.exception, PermissionError)
+    assert list(tmp_path.iterdir()) == []
+    done = CliRunner().invoke(cli.command, [*words, "--role", "admin"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout[done.stdout.index("{") :]) == {"file": str(out), "rows": {"contact": 10}}
+    assert out.read_bytes() == b"csv"
+    assert list(tmp_path.iterdir()) == [out]
