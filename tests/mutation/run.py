@@ -28,8 +28,8 @@ from types import ModuleType
 from typing import Any, Final, NamedTuple
 
 ROOT: Final = Path(__file__).parents[2]
-REASONS: Final = Path(__file__).parent / "survivors.json"
-"""Mutants that change nothing that can be seen, each with the reason."""
+SURVIVORS: Final = Path(__file__).parent / "survivors"
+"""What no test notices, a file a module, each with the reason: ``equivalent`` for a change that cannot be seen; the others count against the score."""
 
 MODULES: Final[dict[str, tuple[str, ...]]] = {
     "rls.compile": (
@@ -143,10 +143,21 @@ def path_of(module: str) -> Path:
     return ROOT / "src" / "axis_security" / f"{module.replace('.', '/')}.py"
 
 
-def known() -> dict[Place, str]:
-    """The register: mutants that change nothing that can be seen, with the reason for each."""
-    entries = json.loads(REASONS.read_text(encoding="utf-8"))
-    return {Place(**{name: each[name] for name in Place._fields}): each["reason"] for each in entries}
+class Known(NamedTuple):
+    """Why no test notices a change; *equivalent* if none could."""
+
+    equivalent: bool
+    reason: str
+
+
+def known(module: str) -> dict[Place, Known]:
+    """The register's entries of *module*."""
+    path = SURVIVORS / f"{module}.json"
+    entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return {
+        Place(module, each["within"], each["source"], each["kind"], each["nth"]): Known(each["equivalent"], each["reason"])
+        for each in entries
+    }
 
 
 def _owners(tree: ast.Module) -> dict[int, str]:
@@ -252,7 +263,7 @@ def measure(module: str, *, sample: int | None, seed: str) -> dict[str, Any]:
     """Every (or every sampled) mutant of *module*."""
     name, path = f"axis_security.{module}", path_of(module)
     source = path.read_text(encoding="utf-8")
-    tests, every, reasons = MODULES[module], changes(module), known()
+    tests, every, register = MODULES[module], changes(module), known(module)
     fine, baseline = fork(tests, None, 600)
     if fine != "passed":
         raise SystemExit(f"the tests of {module} fail without any change")
@@ -263,13 +274,14 @@ def measure(module: str, *, sample: int | None, seed: str) -> dict[str, Any]:
     equivalent, hung = 0, 0
     for done, number in enumerate(numbers, 1):
         place, line = every[number]
-        if place in reasons:
+        listed = register.get(place)
+        if listed is not None and listed.equivalent:
             equivalent += 1
             continue
         outcome, _ = fork(tests, _Finder(name, path, mutant(source, number)), max(20.0, 6 * baseline))
         hung += outcome == "hung"
         if outcome == "passed":
-            survivors.append({"line": line, **place._asdict()})
+            survivors.append({"line": line, **place._asdict(), "reason": listed.reason if listed else None})
         print(f"\r{module}: {done} of {len(numbers)}, {len(survivors)} unnoticed ", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     # A database that died on the way makes every test fail, and every change look noticed.
@@ -287,7 +299,7 @@ def _told(each: dict[str, Any]) -> None:
         f"{each['module']:18} {each['score']:6.1%}  {each['looked_at']:4} of {each['mutants']} looked at, {each['equivalent']} that change nothing, {each['hung']} noticed by hanging"
     )
     for survivor in each["survivors"]:
-        print(f"    {survivor['line']:4} {survivor['kind']}: {survivor['source']}", flush=True)
+        print(f"    {survivor['line']:4} {survivor['kind']}: {survivor['source']} ({survivor['reason'] or 'no reason listed'})", flush=True)
 
 
 def main() -> None:

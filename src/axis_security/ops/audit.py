@@ -16,9 +16,22 @@ from typing import Any, Final
 from axis_security.core.checks import CheckResult, Finding, Severity
 from axis_security.core.events import AuditEvent
 
-__all__ = ["Anchor", "AuditChain", "AuditEntry", "ChainState", "canonical_body", "chain_start", "next_hash", "verify_chain"]
+__all__ = [
+    "Anchor",
+    "AuditChain",
+    "AuditEntry",
+    "ChainState",
+    "canonical_body",
+    "chain_start",
+    "headless",
+    "lost",
+    "next_hash",
+    "verify_chain",
+]
 
 _LABEL: Final = b"axis-security/audit/v1\0"
+_TAMPERED: Final = "the audit log was tampered with, or lost entries"
+_INCIDENT: Final = "treat it as an incident: compare with exported copies and backups, and find out who could write to schema axis"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,9 +130,9 @@ def verify_chain(
                 code=f"audit.{code}",
                 severity=Severity.ERROR,
                 object=f"{tenant or '(no tenant)'}#{number}",
-                what="the audit log was tampered with, or lost entries",
+                what=_TAMPERED,
                 why=why,
-                fix="treat it as an incident: compare with exported copies and backups, and find out who could write to schema axis",
+                fix=_INCIDENT,
                 evidence={"number": number},
             )
         )
@@ -150,3 +163,21 @@ def verify_chain(
             broken("cut", state.number + 1, f"the head says {head.number}, the log ends at {state.number}")
     seen = f"{counted} entries, head #{state.number}" if not findings else f"broken after #{state.number}"
     return CheckResult(name="audit.chain", ok=not findings, seen=f"{tenant or '(no tenant)'}: {seen}", findings=tuple(findings))
+
+
+def lost(tenant: str, why: str) -> CheckResult:
+    """What is said of a chain that cannot be held against anything."""
+    finding = Finding(
+        code="audit.cut",
+        severity=Severity.ERROR,
+        object=tenant or "(no tenant)",
+        what=_TAMPERED,
+        why=why,
+        fix=_INCIDENT,
+    )
+    return CheckResult(name="audit.chain", ok=False, seen=f"{tenant or '(no tenant)'}: chain broken", findings=(finding,))
+
+
+def headless(tenant: str) -> CheckResult:
+    """What is said of entries that no head ends: an end that nobody states cannot be held."""
+    return lost(tenant, "entries without a head: it was removed")

@@ -13,7 +13,7 @@ from typing import IO, Any, Final
 
 from axis_security.core.checks import CheckResult, Finding, Severity
 from axis_security.core.errors import ConfigError
-from axis_security.ops.audit import Anchor, AuditChain, AuditEntry, ChainState, verify_chain
+from axis_security.ops.audit import Anchor, AuditChain, AuditEntry, ChainState, headless, verify_chain
 
 __all__ = ["FORMAT", "export_log", "read_anchors", "verify_export", "write_anchors"]
 
@@ -54,12 +54,16 @@ def verify_export(lines: Iterable[str], *, kept: Sequence[Anchor] = ()) -> Itera
                 raise ValueError  # one answer for every malformed line
             tenant = str(header["tenant"])
             start = ChainState(number=int(header["start"]["number"]), hash=bytes.fromhex(header["start"]["hash"]))
-            head = Anchor(tenant=tenant, number=int(header["head"]["number"]), hash=bytes.fromhex(header["head"]["hash"]))
+            end = header["head"]
+            head = None if end is None else Anchor(tenant=tenant, number=int(end["number"]), hash=bytes.fromhex(end["hash"]))
         except (KeyError, TypeError, ValueError):
             yield _broken(source.number, "it is no chain's beginning")
             return
         seen.add(tenant)
-        yield verify_chain(tenant, source.entries(tenant), start=start, anchors=kept, head=head)
+        if head is None:
+            yield headless(tenant)
+        else:
+            yield verify_chain(tenant, source.entries(tenant), start=start, anchors=kept, head=head)
         for _ in source.entries(tenant):  # what a broken chain left unread
             pass
         if source.broken:

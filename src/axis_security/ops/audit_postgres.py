@@ -14,13 +14,13 @@ from typing import Any, Final, Protocol
 
 import psycopg
 
-from axis_security.core.checks import CheckResult, Finding, Severity
+from axis_security.core.checks import CheckResult
 from axis_security.core.errors import ConfigError, Unavailable
 from axis_security.core.events import AuditEvent, EventKind, Outcome
 from axis_security.core.flow import Statement
 from axis_security.core.ids import TenantId
 from axis_security.core.schema import DatabaseRoles, SchemaPart
-from axis_security.ops.audit import Anchor, AuditChain, AuditEntry, ChainState, canonical_body, chain_start, verify_chain
+from axis_security.ops.audit import Anchor, AuditChain, AuditEntry, ChainState, canonical_body, chain_start, headless, lost, verify_chain
 
 __all__ = [
     "AUDIT_PART",
@@ -242,23 +242,11 @@ def verify_log(connection: psycopg.Connection[Any], *, kept: Sequence[Anchor] = 
     for chain in read_log(connection):
         known.add(chain.tenant)
         if chain.head is None:
-            yield _lost(chain.tenant, "entries without a head: it was removed")
+            yield headless(chain.tenant)
         else:
             yield verify_chain(chain.tenant, chain.entries, start=chain.start, anchors=kept, head=chain.head)
     for tenant in sorted({anchor.tenant for anchor in kept} - known):
-        yield _lost(tenant, "an anchor kept elsewhere names a chain that the log does not have")
-
-
-def _lost(tenant: str, why: str) -> CheckResult:
-    finding = Finding(
-        code="audit.cut",
-        severity=Severity.ERROR,
-        object=tenant or "(no tenant)",
-        what="the audit log was tampered with, or lost entries",
-        why=why,
-        fix="treat it as an incident: compare with exported copies and backups, and find out who could write to schema axis",
-    )
-    return CheckResult(name="audit.chain", ok=False, seen=f"{tenant or '(no tenant)'}: chain broken", findings=(finding,))
+        yield lost(tenant, "an anchor kept elsewhere names a chain that the log does not have")
 
 
 def read_log(connection: psycopg.Connection[Any], *, tenant: str | None = None) -> Iterator[AuditChain]:

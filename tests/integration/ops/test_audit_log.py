@@ -341,6 +341,16 @@ def test_an_export_verifies_without_the_database(log: Log) -> None:
     assert not all(result.ok for result in verify_export(lines, kept=[other])), "an anchored chain must not be left out"
 
 
+def test_one_tampered_chain_hides_no_other_in_an_export(log: Log) -> None:
+    """A chain whose head was removed is red in an export of the whole log, and every chain after it is still verified."""
+    tenants = sorted(log.tenant(2) for _ in range(3))
+    with log.owner() as connection:
+        connection.execute("DELETE FROM axis.audit_head WHERE tenant = %s", (tenants[0],))
+    results = {result.seen.partition(":")[0]: result for result in verify_export(exported(log))}
+    assert [results[tenant].ok for tenant in tenants] == [False, True, True]
+    assert [finding.code for finding in results[tenants[0]].findings] == ["audit.cut"]
+
+
 def test_the_command_line_verifies_exports_anchors_and_prunes(log: Log, tmp_path: Path, command_line: Callable[..., Result]) -> None:
     """Green and status 0 on a whole log; after tampering red and status 1, on the database and on the export alike; a refused login says nothing secret."""
     tenant = log.tenant()
