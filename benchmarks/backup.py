@@ -24,9 +24,9 @@ from axis_security.ops.backup.pgbackrest import PgBackRestDriver
 from axis_security.ops.backup.server import switch_and_wait
 from axis_security.ops.secrets import MountedFiles
 from axis_security.testing.cluster import Cluster, clean_env, give_to_server, unprivileged
+from axis_security.testing.servers import ServiceMissing, debian_bin_dir
 from benchmarks.harness import Row, Settings, interleaved, measured
 
-_DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 _ROW_BYTES = 640
 _NATIVE, _PGBACKREST = 1.3, 1.1
 
@@ -38,10 +38,15 @@ def run(settings: Settings) -> Iterable[Row]:
     with _site(None, "native") as (cluster, made):
         _fill(cluster, mebibytes)
         yield from _native(cluster, made, rounds, mebibytes)
-    if shutil.which("pgbackrest") and (_DEBIAN_15 / "postgres").exists():
-        with _site(_DEBIAN_15, "pgbackrest") as (cluster, made):
-            _fill(cluster, mebibytes)
-            yield from _pgbackrest(cluster, made, rounds, mebibytes)
+    if shutil.which("pgbackrest") is None:
+        return
+    try:
+        programs = debian_bin_dir(15)
+    except ServiceMissing:
+        return
+    with _site(programs, "pgbackrest") as (cluster, made):
+        _fill(cluster, mebibytes)
+        yield from _pgbackrest(cluster, made, rounds, mebibytes)
 
 
 @contextlib.contextmanager

@@ -7,22 +7,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import psutil
 import psycopg
 import pytest
+from tests.conftest import StartPgBouncer, service_missing
 
-from axis_security.testing import Cluster, OpenBao, PgBouncer, ServiceMissing, TestServer, TlsCluster, Valkey, ValkeyCluster
+from axis_security.testing import Cluster, OpenBao, ServiceMissing, TestServer, TlsCluster, Valkey, ValkeyCluster
 from axis_security.testing.servers import debian_bin_dir
-
-
-class StartPgBouncer(Protocol):
-    """The fixture `pgbouncer`."""
-
-    def __call__(self, *users: str, pool_size: int = 4, mode: str = "transaction") -> PgBouncer:
-        """A running pooler."""
-        ...
 
 
 def families() -> dict[str, Callable[[], Any]]:
@@ -42,9 +35,7 @@ def test_a_server_leaves_nothing_behind(name: str) -> None:
     try:
         server = families()[name]()
     except ServiceMissing as missing:
-        if os.environ.get("AXIS_REQUIRE_SERVICES"):
-            pytest.fail(str(missing))
-        pytest.skip(f"{missing.what}; {missing.fix}")
+        service_missing(missing)
     with server:
         home, port = server.home, server.port
         family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import pytest
 import valkey as client
+from tests.conftest import service_missing
 
 from axis_security.auth.session_ports import (
     EndedSession,
@@ -163,9 +164,7 @@ def nodes() -> Iterator[Replicated]:
     try:
         made = Replicated()
     except ServiceMissing as missing:
-        if os.environ.get("AXIS_REQUIRE_SERVICES"):
-            pytest.fail(str(missing))
-        pytest.skip(f"{missing.what}; {missing.fix}")
+        service_missing(missing)
     with made:
         yield made
 

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.conftest import service_missing
 
 import axis_security
 from axis_security.core.minted import minted_text
 from axis_security.ops.backup import Backups, BackupSettings, load_settings
 from axis_security.testing.cluster import Cluster, clean_env, give_to_server, unprivileged
+from axis_security.testing.servers import ServiceMissing, debian_bin_dir
 
-DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 NEEDED = ("cryptography", "cffi", "_cffi_backend", "click", "psycopg", "psycopg_binary", "typing_extensions")
 RUN_AS = "nobody" if os.geteuid() == 0 else None
 
@@ -194,9 +195,9 @@ def own_site(helper: tuple[str, ...]) -> Iterator[Site]:
 
 def debian() -> Path:
     """Debian's PostgreSQL 15, beside a pgBackRest that knows it."""
-    if shutil.which("pgbackrest") is None or not (DEBIAN_15 / "postgres").exists():
-        message = "pgbackrest or postgresql-15 is not installed; apt-get install pgbackrest postgresql-15"
-        if os.environ.get("AXIS_REQUIRE_SERVICES"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return DEBIAN_15
+    if shutil.which("pgbackrest") is None:
+        service_missing(ServiceMissing(program="pgbackrest", install="apt-get install pgbackrest"))
+    try:
+        return debian_bin_dir(15)
+    except ServiceMissing as missing:
+        service_missing(missing)
