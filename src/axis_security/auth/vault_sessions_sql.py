@@ -160,13 +160,12 @@ BEGIN
         UPDATE axis.vault_session s SET seen_at = p_now
             WHERE s.handle = (SELECT l.handle FROM axis.vault_session l WHERE l.handle = v_handle AND l.seen_at < p_now FOR UPDATE SKIP LOCKED);
     END IF;
-    IF v_superseded IS NULL THEN
-        RETURN QUERY SELECT {_LIVE_COLUMNS}, false FROM axis.vault_session s WHERE s.handle = v_handle;
-    ELSE
-        RETURN QUERY SELECT 'live', s.handle, s.account, i.tenant, i.assurance, i.methods, i.auth_time, s.started_at, s.seen_at, s.ends_at,
-            s.client, s.network, true FROM axis.vault_session_id i JOIN axis.vault_session s ON s.handle = i.handle
-            WHERE i.digest = ANY (p_digests) AND s.handle = v_handle;
-    END IF;
+    -- Id and session as they are at one moment: a rotation since the statement above has made this id a superseded one.
+    RETURN QUERY SELECT 'live', s.handle, s.account, CASE WHEN i.superseded_at IS NULL THEN s.tenant ELSE i.tenant END,
+        coalesce(i.assurance, s.assurance), coalesce(i.methods, s.methods), coalesce(i.auth_time, s.auth_time), s.started_at, s.seen_at,
+        s.ends_at, s.client, s.network, i.superseded_at IS NOT NULL
+        FROM axis.vault_session_id i JOIN axis.vault_session s ON s.handle = i.handle
+        WHERE i.digest = ANY (p_digests) AND s.handle = v_handle;
 END""",
     ),
     VaultFunction(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -11,7 +12,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg_pool import ConnectionPool
-from tests.integration.auth.conftest import VaultWorld
+from tests.integration.auth.conftest import VaultWorld, vault_world
 
 from axis_security.auth import ports as p
 from axis_security.auth import session_ports as s
@@ -23,6 +24,7 @@ from axis_security.auth.store_postgres import PostgresVault
 from axis_security.core.errors import AxisError, ConfigError, Unavailable
 from axis_security.core.principal import Assurance
 from axis_security.core.secret import Secret
+from axis_security.testing.cluster import Cluster
 from axis_security.testing.kdf import CountingKdf
 from axis_security.testing.session_store_cases import SESSION_RACES, THROTTLE_RACES
 from axis_security.testing.store_cases import ACCOUNT_RACES, START, at, digest, key, name_of, registered, start, stored
@@ -202,3 +204,29 @@ def test_control_without_trying_again_the_stricter_isolation_refuses(world: Vaul
         with pytest.raises(Unavailable, match="40001"):
             for _ in range(5):
                 attempts_are_exact_under_parallel_guessing(PostgresVault(pool).perform)
+
+
+def test_a_step_up_in_the_middle_of_a_resolution_lifts_no_old_id(cluster: Cluster) -> None:
+    """ASVS 7.2.4, to the statement: the old id is presented, and while that is being answered the person steps up. The answer is about the old
+    id, so whoever copied it never sees what the new one proves. (The function is stopped between its statements by a lock of the test's.)"""
+    with vault_world(cluster) as world, world.superuser() as gate:
+        signature = "axis.vault_resolve_session(text, bytea[], timestamptz, interval, interval)"
+        row = gate.execute("SELECT pg_get_functiondef(%s::regprocedure)", [signature]).fetchone()
+        assert row is not None
+        seam = "IF v_seen + p_touch"
+        assert row[0].count(seam) == 1
+        gate.execute(row[0].replace(seam, f"PERFORM pg_advisory_xact_lock_shared(7);\n    {seam}"))
+        user = registered(world.vault.perform)
+        _, old = start(world.vault.perform, user)
+        gate.execute("SELECT pg_advisory_lock(7)")
+        with ThreadPoolExecutor(1) as thread:
+            asked = thread.submit(world.vault.perform, s.ResolveSession(key=key(user, old), now=at(1)))
+            while gate.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted").fetchone() == (0,):
+                assert not asked.done(), "control: it stopped where it should"
+            stepped = world.vault.perform(
+                s.RotateSession(key=key(user, old), digest=digest(), now=at(1), assurance=Assurance.AAL2, auth_time=at(1))
+            )
+            gate.execute("SELECT pg_advisory_unlock(7)")
+            answer = asked.result()
+        assert (stepped.assurance, stepped.auth_time) == (Assurance.AAL2, at(1))
+        assert (answer.assurance, answer.auth_time, answer.superseded) == (Assurance.AAL1, START, True)
