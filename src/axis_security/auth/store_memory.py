@@ -7,6 +7,7 @@ import hmac
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -149,7 +150,7 @@ class MemoryVault:
 
     def _sign_out(self, row: AccountRow, *, keep: UUID | None = None, tokens: bool) -> None:
         row.epoch += 1
-        self._drop(one.handle for one in list(self._sessions.values()) if one.user == row.user and one.handle != keep)
+        self._drop(row.user, (one.handle for one in self._of(row.user) if one.handle != keep))
         if keep in self._sessions and self._sessions[keep].user == row.user:
             self._sessions[keep].epoch = row.epoch
         self._lines = [line for line in self._lines if line.user != row.user]
@@ -301,15 +302,25 @@ class MemoryVault:
 
     # --- sessions
 
-    def _drop(self, handles: Iterable[UUID]) -> int:
-        gone = [self._sessions.pop(handle) for handle in list(handles) if handle in self._sessions]
-        dead = {(one.user, one.handle) for one in gone}
-        self._lines = [line for line in self._lines if (line.user, line.handle) not in dead]
+    def _of(self, user: UserId) -> list[SessionRow]:
+        return [row for row in self._sessions.values() if row.user == user]
+
+    def _drop(self, user: UserId, handles: Iterable[UUID]) -> int:
+        # The tokens given with them go as well, also where the session is over already.
+        named = set(handles)
+        gone = [row.handle for row in self._of(user) if row.handle in named]
+        for handle in gone:
+            del self._sessions[handle]
+        self._lines = [line for line in self._lines if line.user != user or line.handle not in named]
         return len(gone)
 
     def _good(self, user: UserId, epoch: int) -> bool:
         row = self._find(user)
         return row is not None and row.active and row.epoch == epoch
+
+    def _live(self, user: UserId, now: datetime) -> list[SessionRow]:
+        live = [row for row in self._of(user) if row.is_live(now) and self._good(user, row.epoch)]
+        return sorted(live, key=lambda row: (row.seen_at, row.started_at), reverse=True)
 
     def _session(self, key: s.SessionKey) -> tuple[SessionRow, bytes] | None:
         for row in self._sessions.values():
@@ -323,11 +334,11 @@ class MemoryVault:
             return False
         if r.ends is not None:
             self._end_session(s.EndSession(r.ends))
-        mine = [row for row in self._sessions.values() if row.user == r.user]
-        live = [row for row in mine if row.is_live(r.now) and self._good(row.user, row.epoch)]
-        live.sort(key=lambda row: (row.seen_at, row.started_at), reverse=True)
-        kept = {row.handle for row in live[: max(r.max_live, 1) - 1]}
-        self._drop(row.handle for row in mine if row.handle not in kept)
+        live = self._live(r.user, r.now)
+        for row in self._of(r.user):
+            if row not in live:
+                del self._sessions[row.handle]  # over by itself: a remember token is there to outlive it
+        self._drop(r.user, (row.handle for row in live[max(r.max_live, 1) - 1 :]))
         self._sessions[r.handle] = SessionRow.started(r, client=plain(r.client, 200), network=plain(r.network, 200))
         return True
 
@@ -338,7 +349,7 @@ class MemoryVault:
         row, digest = found
         superseded_at = row.ids[digest]
         if superseded_at is not None and superseded_at + min(r.grace, s.MAX_GRACE) <= r.now:
-            self._drop([row.handle])
+            self._drop(row.user, [row.handle])
             return s.ReusedSession(row.handle, row.user)
         if row.seen_at + r.touch_after <= r.now:
             row.seen_at = max(row.seen_at, r.now)
@@ -360,21 +371,18 @@ class MemoryVault:
         found = self._session(r.key)
         if found is None:
             return None
-        self._drop([found[0].handle])
+        self._drop(found[0].user, [found[0].handle])
         return s.EndedSession(found[0].handle, found[0].user)
 
     def _revoke_sessions(self, r: s.RevokeSessions) -> int:
-        mine = [row.handle for row in self._sessions.values() if row.user == r.user]
         if r.handle is not None:
-            return self._drop(handle for handle in mine if handle == r.handle)
-        gone = self._drop(handle for handle in mine if handle != r.keep)
+            return self._drop(r.user, [r.handle])
+        gone = self._drop(r.user, (row.handle for row in self._of(r.user) if row.handle != r.keep))
         self._lines = [line for line in self._lines if line.user != r.user or (r.keep is not None and line.handle == r.keep)]
         return gone
 
     def _list_sessions(self, r: s.ListSessions) -> tuple[s.LiveSession, ...]:
-        rows = [row for row in self._sessions.values() if row.user == r.user and row.is_live(r.now) and self._good(row.user, row.epoch)]
-        rows.sort(key=lambda row: (row.seen_at, row.started_at), reverse=True)
-        return tuple(row.told(superseded=False) for row in rows)
+        return tuple(row.told(superseded=False) for row in self._live(r.user, r.now))
 
     # --- remember tokens
 

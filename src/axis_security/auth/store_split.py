@@ -8,13 +8,14 @@ What spans both is done in an order that fails closed:
   store answers: where it does not, nothing is changed. Then the accounts change, and begin a new epoch; then the session store ends what is older
   and refuses to start more of it. If it fails just then, :class:`~axis_security.core.errors.Unavailable` says so: the change has happened, and
   sessions may be left. Repeat with :class:`~axis_security.auth.ports.BumpEpoch` until that returns.
-* Remember tokens stay with the accounts; ending a session voids those given with it.
+* Remember tokens stay with the accounts; ending a session voids those given with it. A session that only gave way to a newer one at the cap
+  leaves its token: its browser signs in again, and may.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, TypeVar
 from uuid import UUID
 
@@ -71,7 +72,9 @@ def _steps(op: Op[Any]) -> _Steps:
             found: Account | None = yield _To("accounts", AccountOf(op.user))
             if found is None or not found.active or found.epoch != op.epoch:
                 return False
-            return (yield _To("sessions", op))
+            if op.ends is not None:
+                yield from _steps(EndSession(op.ends))  # by itself, so that the remember token given with it is voided too
+            return (yield _To("sessions", replace(op, ends=None)))
         case ResolveSession():
             seen = yield _To("sessions", op)
             if isinstance(seen, ReusedSession):

@@ -139,6 +139,29 @@ def remember_tokens_are_spent_one_by_one(perform: Perform) -> None:
     expect(use(gone, digest(), 400), None, "signing out everywhere voids it")
 
 
+def remember_tokens_outlive_a_session_that_is_over_and_not_one_that_was_ended(perform: Perform) -> None:
+    """A token is there for when its session has run out, whatever else the person does meanwhile; ended by another's login in the same
+    browser, or by name, the session takes it along."""
+    user, other = registered(perform), registered(perform)
+
+    def remembered(handle: Any) -> p.Digest:
+        made = digest()
+        perform(s.IssueRemember(user=user, handle=handle, digest=made, epoch=0, now=START, lasting=timedelta(days=14)))
+        return made
+
+    def is_good(made: p.Digest, seconds: float) -> bool:
+        return perform(s.UseRemember(candidates=(made,), digest=digest(), handle=uuid4(), now=at(seconds))) is not None
+
+    over, named, displaced = start(perform, user), start(perform, user), start(perform, user)
+    tokens = [remembered(handle) for handle, _ in (over, named, displaced)]
+    start(perform, other, seconds=5, ends=key(user, displaced[1]))
+    expect(is_good(tokens[2], 6), False, "another's login in the same browser takes the token with the session")
+    start(perform, user, seconds=7200)
+    perform(s.RevokeSessions(user=user, handle=named[0]))
+    expect(is_good(tokens[1], 7201), False, "a revoked handle takes its token along, also where the session is over")
+    expect(is_good(tokens[0], 7201), True, "a session that ran out leaves its token")
+
+
 # --- throttle
 
 
@@ -226,6 +249,7 @@ SESSION_CASES: Final = (
     too_many_sessions_end_the_oldest,
     accounts_end_their_sessions,
     remember_tokens_are_spent_one_by_one,
+    remember_tokens_outlive_a_session_that_is_over_and_not_one_that_was_ended,
 )
 THROTTLE_CASES: Final = (a_budget_is_exact,)
 SESSION_RACES: Final = (one_caller_rotates_a_session, one_caller_uses_a_remember_token, a_revocation_wins_against_logins)
