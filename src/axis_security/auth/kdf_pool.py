@@ -12,8 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -115,34 +114,33 @@ class KdfPool:
         """Run *work* in the pool and wait for it.
 
         Raises:
-            Busy: the queue is full, or the deadline passed before its turn came.
+            Busy: the queue is full, the deadline passed before its turn came, or the pool was closed meanwhile.
         """
-        future = self._submit(work)
-        try:
-            # Waiting is bounded by the deadline; once begun, work runs to its end, which is bounded by the cost ceiling.
-            return future.result()
-        except (CancelledError, FutureTimeout):
-            raise Busy(retry_after=1, why="the pool is closing") from None
+        # Waiting is bounded by the deadline; once begun, work runs to its end, which is bounded by the cost ceiling.
+        return self._submit(work).result()
 
     async def arun(self, work: Callable[[], T]) -> T:
         """Run *work* in the pool without blocking the event loop.
 
         Raises:
-            Busy: the queue is full, or the deadline passed before its turn came.
+            Busy: the queue is full, the deadline passed before its turn came, or the pool was closed meanwhile.
         """
         return await asyncio.wrap_future(self._submit(work))
 
     def close(self) -> None:
-        """End the threads; waiting work is dropped. The pool starts new ones if it is used again."""
+        """End the threads; whoever waits is told :class:`Busy`. The pool starts new ones if it is used again."""
         with self._lock:
             executor, self._executor = self._executor, None
         if executor is not None:
-            executor.shutdown(wait=True, cancel_futures=True)
+            # Not cancelled: to async code that would look as if its own task had been. Each waiter's turn comes, and is refused.
+            executor.shutdown(wait=True)
 
     def _submit(self, work: Callable[[], T]) -> Future[T]:
         due = time.monotonic() + self._deadline
 
         def timed() -> T:
+            if self._executor is not executor:
+                raise Busy(retry_after=1, why="the pool was closed while it waited")
             if time.monotonic() > due:
                 raise Busy(retry_after=self._retry_after(), why="the deadline passed while it waited")
             return work()
@@ -155,7 +153,8 @@ class KdfPool:
                 raise Busy(retry_after=self._retry_after())
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(max_workers=self.parallel, thread_name_prefix="axis-kdf")
-            future = self._executor.submit(timed)
+            executor = self._executor
+            future = executor.submit(timed)
             self._pending += 1
         # Outside the lock: a future that is done already calls back at once, in this thread.
         future.add_done_callback(self._done)

@@ -236,10 +236,11 @@ class Totp:
         record: TotpRecord | None = yield LoadTotp(user, pending)
         if record is None:
             return CodeRefused("not_enrolled")
+        # Opened before it is counted: while the key service is away nobody guesses, and nobody may be locked out by trying.
+        secret = Secret(self._sealer.open(record.sealed, _context(user)))
         # Counted before the comparison, so that parallel guesses cannot share one attempt; a success sets the count to zero.
         if not (yield ReserveCodeAttempt(user, self.policy.max_failures)):
             return CodeRefused("locked")
-        secret = Secret(self._sealer.open(record.sealed, _context(user)))
         step = matching_step(secret=secret, code=code, unix_seconds=self._clock.now().timestamp(), drift_steps=self.policy.drift_steps)
         if step is None:
             return CodeRefused("mismatch")

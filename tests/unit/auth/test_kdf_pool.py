@@ -102,3 +102,37 @@ def test_the_service_answers_sync_and_async() -> None:
     assert service.verify(password=Secret("a fine password"), stored=stored) == Verified(None)
     assert asyncio.run(service.averify(password=Secret("a fine password"), stored=stored)) == Verified(None)
     service.pool.close()
+
+
+def test_who_waits_when_the_pool_closes_is_told_busy() -> None:
+    """Sync and async callers alike get Busy, and no async one takes it for a cancellation of its own task; what runs is finished."""
+    pool = KdfPool(parallel=1, queue=5, deadline_seconds=10)
+    gate, ran, seen = threading.Event(), list[str](), list[BaseException]()
+
+    def waiter() -> None:
+        try:
+            pool.run(lambda: ran.append("sync"))
+        except Busy as refused:
+            seen.append(refused)
+
+    async def scenario() -> None:
+        running = asyncio.ensure_future(pool.arun(lambda: gate.wait(10)))
+        await asyncio.sleep(0.05)
+        thread = threading.Thread(target=waiter)
+        thread.start()
+        waiting = asyncio.ensure_future(pool.arun(lambda: ran.append("async")))
+        await asyncio.sleep(0.05)
+        closing = asyncio.ensure_future(asyncio.to_thread(pool.close))
+        await asyncio.sleep(0.05)
+        gate.set()
+        assert await running is True
+        with pytest.raises(Busy, match="closed"):
+            await waiting
+        await closing
+        await asyncio.to_thread(thread.join)
+        assert await pool.arun(lambda: 7) == 7, "control: it opens again"
+
+    asyncio.run(scenario())
+    assert [type(one) for one in seen] == [Busy]
+    assert ran == []
+    pool.close()

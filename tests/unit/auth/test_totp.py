@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from axis_security.auth.factors import LoadTotp, ProofRefused, ReauthProof, TotpRecord
 from axis_security.auth.recovery import DigestRing, RecoveryCodes, RecoveryRefused, RecoveryUsed
 from axis_security.auth.totp import CodeAccepted, CodeRefused, Totp, TotpPolicy, _code_at, matching_step
-from axis_security.core.errors import AxisError, ConfigError
+from axis_security.core.errors import AxisError, ConfigError, Unavailable
 from axis_security.core.events import AuditEvent, Outcome
 from axis_security.core.flow import drive
 from axis_security.core.ids import UserId
@@ -182,9 +182,8 @@ def test_the_seed_is_sealed_and_bound_to_its_owner() -> None:
     assert phone.byte_secret() not in record.sealed
     flow = world.totp.verify(user=BOB, code="123456")
     next(flow)
-    flow.send(record)
     with pytest.raises(AxisError):
-        flow.send(True)
+        flow.send(record)
 
 
 def test_recovery_codes_are_120_bits_single_use_and_replaced_as_a_set() -> None:
@@ -285,3 +284,23 @@ def test_a_code_that_is_no_text_is_malformed(code: Any) -> None:
     """Whatever a form sends: a typed refusal, and no attempt is counted."""
     world = World()
     assert world.run(world.totp.verify(user=ANN, code=code)) == CodeRefused("malformed")
+
+
+def test_a_key_service_that_is_away_locks_nobody_out() -> None:
+    """An attempt is counted when a code can be compared, not before: whoever tried twenty times meanwhile signs in when the keys are back."""
+    world = World()
+    phone = world.enrolled()
+
+    class Away(TestSealer):
+        """Opens nothing."""
+
+        def open(self, sealed: bytes, context: bytes) -> bytes:
+            raise Unavailable(what="the key service did not answer", why="test", fix="none")
+
+    present = world.totp
+    world.totp = Totp(policy=present.policy, sealer=Away(), events=world, clock=world)
+    for _ in range(20):
+        with pytest.raises(Unavailable):
+            world.verify(phone.at(world.time))
+    world.totp = present
+    assert isinstance(world.verify(phone.at(world.time)), CodeAccepted)
