@@ -18,7 +18,7 @@ from axis_security.auth.cookies import TOUCHED_HEADERS, Header
 from axis_security.auth.factors import ReauthProof
 from axis_security.auth.identifiers import identifier_or_decoy, normalise_identifier
 from axis_security.auth.kdf_pool import Busy
-from axis_security.auth.login_states import RefusalCode, Refused
+from axis_security.auth.login_states import Method, RefusalCode, Refused
 from axis_security.auth.password_check import PasswordWrong, check_password
 from axis_security.auth.password_rules import PasswordRules, Rejected
 from axis_security.auth.ports import (
@@ -34,7 +34,7 @@ from axis_security.auth.ports import (
     VerifyIdentifier,
 )
 from axis_security.auth.sessions import Session, Sessions, Started
-from axis_security.auth.throttle import Scope, Throttle, TooMany
+from axis_security.auth.throttle import Attempt, Scope, Throttle, TooMany
 from axis_security.auth.tokens import LinkRefused, Purpose, PurposeTokens
 from axis_security.auth.visitor import Visitor
 from axis_security.auth.work import HashPassword, SpendPassword
@@ -161,7 +161,7 @@ class Lifecycle:
         attempt = yield from self._throttle.attempt(scope=Scope.REGISTER, account=None, network=visitor.network)
         if isinstance(attempt, TooMany):
             return Refused(RefusalCode.THROTTLED, attempt.retry_after)
-        hashed: StoredHash = yield HashPassword(password)
+        hashed: StoredHash = yield from self._work(HashPassword(password), attempt)
         created = bool(name) and bool((yield Register(user=user, identifier=name or identifier_or_decoy(identifier), hash=hashed)))
         owner: Account | None = yield FindAccount(name or identifier_or_decoy(identifier))
         token = yield from self._tokens.issue(Purpose.VERIFY_EMAIL, user if created else self._nobody(), payload=name or "")
@@ -201,9 +201,11 @@ class Lifecycle:
         judged = self.rules.check(password)
         if isinstance(judged, Rejected):
             return judged
-        candidates = self._tokens.candidates(Purpose.PASSWORD_RESET, _text(token))
-        if candidates is None:
-            return self._tokens.refused(Purpose.PASSWORD_RESET)
+        # Looked at before the hash, so that a made-up token costs no hash; whether it is still good then, the reset itself decides.
+        grant = yield from self._tokens.peek(Purpose.PASSWORD_RESET, _text(token))
+        if isinstance(grant, LinkRefused):
+            return grant
+        candidates = self._tokens.candidates(Purpose.PASSWORD_RESET, _text(token)) or ()
         hashed: StoredHash = yield HashPassword(password)
         account: Account | None = yield ResetPassword(candidates=candidates, new=hashed, now=self._clock.now())
         if account is None:
@@ -266,6 +268,7 @@ class Lifecycle:
             yield from self._throttle.refund(attempt)
             raise
         if isinstance(checked, PasswordWrong):
+            self._tell(EventKind.STEP_UP, session.user, Outcome.DENIED, method=Method.PASSWORD.value, code=checked.why)
             return Refused(RefusalCode(checked.why))
         yield from self._throttle.refund(attempt)
         hashed: StoredHash = yield HashPassword(new)
@@ -294,12 +297,19 @@ class Lifecycle:
         attempt = yield from self._throttle.attempt(scope=Scope.MAIL, account=f"{purpose.value}:{name}", network=visitor.network)
         if isinstance(attempt, TooMany):
             return Refused(RefusalCode.THROTTLED, attempt.retry_after)
-        yield SpendPassword()
+        yield from self._work(SpendPassword(), attempt)
         account: Account | None = yield FindAccount(name)
         wanted = account is not None and account.active and not (purpose is Purpose.VERIFY_EMAIL and account.verified)
         user = account.user if account is not None and wanted else self._nobody()
         token = yield from self._tokens.issue(purpose, user, payload=name if purpose is Purpose.VERIFY_EMAIL else "")
         return Answered(None if token is None else Letter(kind, name, token, user))
+
+    def _work(self, asked: HashPassword | SpendPassword, attempt: Attempt) -> Generator[Any, Any, Any]:
+        try:
+            return (yield asked)
+        except Busy:
+            yield from self._throttle.refund(attempt)
+            raise
 
     def _nobody(self) -> UserId:
         # Nobody's account: the store is asked the same as for somebody's, and keeps nothing.
@@ -311,9 +321,9 @@ class Lifecycle:
         self._tokens.consumed(purpose, account.user)
         return AddressChanged(account, self._tokens.leave(visitor=visitor))
 
-    def _tell(self, kind: EventKind, user: UserId, **detail: str) -> None:
+    def _tell(self, kind: EventKind, user: UserId, outcome: Outcome = Outcome.ALLOWED, **detail: str) -> None:
         detail = {"account": user.text, **detail}
-        self._events.emit(AuditEvent(kind=kind, at=self._clock.now(), outcome=Outcome.ALLOWED, user=user, detail=detail))
+        self._events.emit(AuditEvent(kind=kind, at=self._clock.now(), outcome=outcome, user=user, detail=detail))
 
 
 def _text(token: object) -> object:

@@ -206,10 +206,13 @@ class Login:
             headers: to add to the answer.
         """
         who, last = account.user.text, methods[-1]
+        # A refusal carries *headers* too: a remember token that was spent on the way here has a next one, and a browser that missed it
+        # would come back with the spent one, which looks like theft.
+        answer = (*headers, *TOUCHED_HEADERS)
         if not account.active:
-            return self._refused(RefusalCode.DISABLED, who, last, visitor)
+            return self._refused(RefusalCode.DISABLED, who, last, visitor, answer)
         if self._require_verified and not account.verified:
-            return self._refused(RefusalCode.UNVERIFIED, who, last, visitor)
+            return self._refused(RefusalCode.UNVERIFIED, who, last, visitor, answer)
         if attempt is not None:
             yield from self.throttle.refund(attempt)
         handle = handle or self.sessions.new_handle()
@@ -227,7 +230,7 @@ class Login:
             auth_time=NEVER if first_only_remembered else None,
         )
         if started is None:
-            return self._refused(RefusalCode.STALE, who, last, visitor)
+            return self._refused(RefusalCode.STALE, who, last, visitor, answer)
         self._tell_login(Outcome.ALLOWED, who, last, visitor, "signed_in", user=account.user)
         extra = [*headers]
         if remember:

@@ -23,7 +23,7 @@ Operations on second factors are in :mod:`axis_security.auth.factors`, on sessio
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Generic, Protocol, TypeVar
 from uuid import UUID
@@ -192,7 +192,7 @@ class CheckPassword(Op[PasswordChecked]):
 
     account: UserId | str
     settings: str | None
-    digest: bytes | None
+    digest: bytes | None = field(repr=False)
     max_failures: int = 100
 
 

@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from axis_security.auth.cookies import TOUCHED_HEADERS, CookieKind, CookieProfile, CookiesRead, Header
+from axis_security.auth.cookies import TOUCHED_HEADERS, CookieKind, CookieProblem, CookieProfile, CookiesRead, Header
 from axis_security.auth.factors import ReauthProof
 from axis_security.auth.ports import Account, BumpEpoch
 from axis_security.auth.recovery import DigestRing
@@ -418,8 +418,7 @@ class Sessions:
         return (self.profile.set(CookieKind.SESSION, self._signer.sign(route + value), host=visitor.host), *TOUCHED_HEADERS)
 
     def _anonymous(self, why: str, visitor: Visitor) -> Anonymous:
-        problems = visitor.cookies.problems
-        if problems.get(CookieKind.SESSION) is not None and visitor.cookies.problems[CookieKind.SESSION].value == "host":
+        if visitor.cookies.problems.get(CookieKind.SESSION) is CookieProblem.HOST:
             return Anonymous(why)  # no cookie of this profile can be set for that host
         return Anonymous(why, (self.profile.clear(CookieKind.SESSION, host=visitor.host), *TOUCHED_HEADERS))
 

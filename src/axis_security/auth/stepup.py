@@ -16,7 +16,7 @@ from typing import Any, Final
 from axis_security.auth.cookies import Header
 from axis_security.auth.factors import ProofRefused, ReauthProof
 from axis_security.auth.kdf_pool import Busy
-from axis_security.auth.login import Login
+from axis_security.auth.login import Login, second_factor_method
 from axis_security.auth.login_states import Method, RefusalCode, Refused
 from axis_security.auth.password_check import PasswordWrong, check_password
 from axis_security.auth.sessions import Session
@@ -123,7 +123,7 @@ class StepUp:
                 return CodeNeeded()
             second = yield from self._login.check_code(session.user, code)
             if second is None:
-                return self._refused(RefusalCode.CODE, session, Method.TOTP)
+                return self._refused(RefusalCode.CODE, session, second_factor_method(code))
             methods.append(second)
         yield from throttle.refund(attempt)
         now = self._clock.now()

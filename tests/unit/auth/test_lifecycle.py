@@ -10,6 +10,7 @@ import pytest
 from axis_security.auth.cookies import CookieKind
 from axis_security.auth.factors import ProofRefused
 from axis_security.auth.invites import InvitationLinks
+from axis_security.auth.kdf_pool import Busy
 from axis_security.auth.lifecycle import AddressChanged, Answered, Letter, LetterKind, PasswordChanged, PasswordSet
 from axis_security.auth.login_states import NeedsSecondFactor, RefusalCode, Refused, SignedIn
 from axis_security.auth.password_rules import Rejected
@@ -17,8 +18,10 @@ from axis_security.auth.ports import ConsumeToken, PeekToken
 from axis_security.auth.recovery import DigestRing
 from axis_security.auth.sessions import Anonymous, Authenticated
 from axis_security.auth.tokens import Landed, LinkRefused, Purpose, TokenPolicy
+from axis_security.auth.work import HashPassword, SpendPassword
 from axis_security.core.errors import ConfigError
-from axis_security.core.events import EventKind
+from axis_security.core.events import EventKind, Outcome
+from axis_security.core.flow import drive
 from axis_security.core.ids import UserId
 from axis_security.core.secret import Secret
 from axis_security.testing.auth_world import GOOD_PASSWORD, AuthWorld, TestBrowser
@@ -333,3 +336,53 @@ def test_a_password_does_not_expire() -> None:
     world.account()
     world.later(days=3650)
     assert isinstance(world.browser().login(), SignedIn)
+
+
+@pytest.mark.parametrize("way", ["forgot", "resend", "register"])
+def test_a_full_queue_takes_no_letter_from_anybody(way: str) -> None:
+    """Busy gives back what was counted: three letters an hour are still three after a storm."""
+    world = AuthWorld()
+    world.account(verified=False)
+    auth, visitor = world.auth.lifecycle, world.browser().visitor
+
+    def flow() -> Any:
+        if way == "register":
+            return auth.register(user=UserId("new"), identifier="new@example.com", password=NEW, visitor=visitor)
+        return getattr(auth, way)(identifier="ann@example.com", visitor=visitor)
+
+    def full(request: Any) -> Any:
+        if isinstance(request, HashPassword | SpendPassword):
+            raise Busy(retry_after=1)
+        return world.perform(request)
+
+    for _ in range(40):
+        with pytest.raises(Busy):
+            drive(flow(), full)
+    assert isinstance(world.run(flow()), Answered)
+
+
+def test_a_made_up_reset_token_costs_no_hash() -> None:
+    """Nobody counts who posts reset forms, so a token that was never issued must not be a way to keep the hashing busy."""
+    world = AuthWorld()
+    world.account()
+    token = forgot(world)
+    world.kdf.take()
+    world.events.clear()
+    assert reset(world, "A" * 43) == LinkRefused("unknown")
+    assert not world.kdf.take()
+    assert [event.detail["code"] for event in world.events if event.kind is EventKind.TOKEN_REFUSED] == ["unknown"], "told once"
+    assert isinstance(reset(world, token), PasswordSet)
+    assert world.kdf.take(), "control: a reset hashes"
+
+
+def test_a_wrong_current_password_is_told_to_the_log() -> None:
+    """Whoever guesses the password in somebody's open session leaves a trace, as in a step-up (ASVS 16.3.1)."""
+    world = AuthWorld()
+    user = world.account()
+    browser = world.browser()
+    session = browser.sign_in()
+    world.events.clear()
+    change = world.auth.lifecycle.change_password(session, current=Secret("wrong"), new=NEW, visitor=browser.visitor)
+    assert world.run(change) == Refused(RefusalCode.MISMATCH)
+    told = [(event.kind, event.outcome, event.user, event.detail["code"]) for event in world.events]
+    assert told == [(EventKind.STEP_UP, Outcome.DENIED, user, "mismatch")]

@@ -535,6 +535,25 @@ def test_a_remember_token_of_before_a_sign_out_everywhere_signs_nobody_in() -> N
     assert not isinstance(browser.resolve(), Authenticated)
 
 
+def test_a_refusal_after_a_remember_token_hands_out_the_next_one() -> None:
+    """The token was spent on the way to the refusal: a browser that kept the spent one would look like a thief, and end every session."""
+    lax = AuthWorld(require_verified=False)
+    lax.account(verified=False)
+    browser = lax.browser()
+    elsewhere = lax.browser()
+    elsewhere.sign_in()
+    browser.sign_in(remember=True)
+    browser.jar.pop("__Host-axis_session")
+    strict = AuthWorld(store=lax.store, start=lax.time)
+    browser.world = strict
+    for _ in range(3):
+        outcome = browser.run(strict.auth.login.remembered(visitor=browser.visitor))
+        assert isinstance(outcome, Refused)
+        assert outcome.code is RefusalCode.UNVERIFIED
+        strict.later(minutes=1)
+    assert isinstance(elsewhere.resolve(), Authenticated)
+
+
 def test_too_many_codes_from_one_network_wait() -> None:
     """The second form is throttled by network: the answer says how long, the login stays pending."""
     world = AuthWorld()

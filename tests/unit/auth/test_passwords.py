@@ -13,6 +13,7 @@ from axis_security.auth.foreign import UnsupportedHash, bcrypt_ceiling, pbkdf2_c
 from axis_security.auth.kdf import OWASP_19_MIB, OWASP_46_MIB, RFC9106_LOW_MEMORY, Argon2Call, Argon2Cost, CostRefused, SystemKdf
 from axis_security.auth.passwords import Derived, PasswordRefused, Passwords, Refusal, UnusablePassword, Verified
 from axis_security.auth.peppers import PepperRing
+from axis_security.auth.ports import CheckPassword
 from axis_security.core.errors import ConfigError
 from axis_security.core.secret import Secret
 from axis_security.testing.kdf import CountingKdf
@@ -210,7 +211,10 @@ def test_nothing_secret_in_any_repr() -> None:
     """No stored form, password or key shows in a repr."""
     passwords = Passwords(kdf=CountingKdf(), peppers=ring())
     stored = passwords.hash(RIGHT)
-    shown = repr((stored, RIGHT, passwords.verify(password=RIGHT, stored=stored), ring()))
+    kept = passwords.split(stored)
+    asked = CheckPassword(account="ann", settings=None, digest=kept.digest)
+    shown = repr((stored, RIGHT, passwords.verify(password=RIGHT, stored=stored), ring(), kept, asked))
+    assert repr(kept.digest) not in shown
     assert "axis1$" not in shown
     assert "correct horse" not in shown
     assert "p1p1" not in shown

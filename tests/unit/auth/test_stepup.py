@@ -244,3 +244,19 @@ def test_a_second_factor_after_a_remember_token_is_still_no_password() -> None:
     assert signed.session.live.assurance is Assurance.AAL1
     assert signed.session.live.auth_time == NEVER
     assert signed.session.handle == outcome.pending.handle
+
+
+def test_a_refused_step_up_names_the_factor_that_was_tried() -> None:
+    """Six digits are a TOTP code, anything else a recovery code; the log says which was wrong."""
+    world = AuthWorld()
+    user = world.account()
+    phone = world.phone(user)
+    browser = world.browser()
+    browser.login()
+    browser.code(phone.at(world.time))
+    session = browser.session()
+    world.events.clear()
+    for code in ("000000", "NO-SUCH-CODE"):
+        browser.run(world.auth.step_up.confirm(session, password=GOOD_PASSWORD, visitor=browser.visitor, code=code))
+    told = [event.detail["method"] for event in world.events if event.kind is EventKind.STEP_UP]
+    assert told == ["totp", "recovery"]
