@@ -154,16 +154,16 @@ class Lifecycle:
         Raises:
             Busy, Unavailable: nothing was created.
         """
-        name = normalise_identifier(identifier)
+        name, asked = normalise_identifier(identifier), identifier_or_decoy(identifier)
         judged = self.rules.check(password, about=() if name is None else (name,))
         if isinstance(judged, Rejected):
             return judged  # depends on what was typed alone
-        attempt = yield from self._throttle.attempt(scope=Scope.REGISTER, account=None, network=visitor.network)
+        attempt = yield from self._throttle.attempt(scope=Scope.REGISTER, account=asked, network=visitor.network)
         if isinstance(attempt, TooMany):
             return Refused(RefusalCode.THROTTLED, attempt.retry_after)
         hashed: StoredHash = yield from self._work(HashPassword(password), attempt)
-        created = bool(name) and bool((yield Register(user=user, identifier=name or identifier_or_decoy(identifier), hash=hashed)))
-        owner: Account | None = yield FindAccount(name or identifier_or_decoy(identifier))
+        created = name is not None and bool((yield Register(user=user, identifier=asked, hash=hashed)))
+        owner: Account | None = yield FindAccount(asked)
         token = yield from self._tokens.issue(Purpose.VERIFY_EMAIL, user if created else self._nobody(), payload=name or "")
         if created and name is not None:
             self._tell(EventKind.ACCOUNT_REGISTERED, user)

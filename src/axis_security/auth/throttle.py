@@ -57,7 +57,7 @@ class ThrottlePolicy:
         account: attempts at one account by browsers that it has not signed in with.
         browser: attempts at one account by a browser that it has signed in with.
         network: failed attempts from one network, at whatever accounts.
-        mail: letters to one account (forgot, resend).
+        mail: letters to one account (forgot, resend, register, a new address), each kind by itself.
         mail_network: letters and registrations asked for from one network.
         max_failures: failures in a row after which nothing is compared for an account until its password is reset; at most 100.
         stranger_failures: the same for browsers that the account does not know; less than *max_failures*.

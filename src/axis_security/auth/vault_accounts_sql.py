@@ -51,6 +51,20 @@ _GRANT: Final = "TABLE (account text, payload text, expires_at timestamptz)"
 
 ACCOUNT_FUNCTIONS: Final = (
     VaultFunction(
+        # A commit that wrote waits for the disk, and perhaps for a replica; one that did not, does not. So whoever has no account costs a
+        # write as well, and leaves no row.
+        "vault_write_for_nobody()",
+        "void",
+        """
+DECLARE
+    v_key bytea := uuid_send(gen_random_uuid());
+BEGIN
+    INSERT INTO axis.vault_throttle (key, tat) VALUES (v_key, 0);
+    DELETE FROM axis.vault_throttle t WHERE t.key = v_key;
+END""",
+        audience="",
+    ),
+    VaultFunction(
         "vault_account_of(p_account text)",
         _ACCOUNT,
         """
@@ -97,6 +111,7 @@ ACCOUNT_FUNCTIONS: Final = (
     INSERT INTO axis.vault_account (account, identifier, settings, digest, verified_at)
         VALUES (p_account, p_identifier, p_settings, p_digest, p_verified_at) ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
+        PERFORM axis.vault_write_for_nobody();
         RETURN false;
     END IF;
     PERFORM axis.vault_note_pattern(p_settings);
@@ -141,6 +156,7 @@ BEGIN
         END IF;
         RETURN;
     END IF;
+    PERFORM axis.vault_write_for_nobody();
     SELECT a.settings, a.failures INTO v_settings, v_failures FROM axis.vault_account a
         WHERE a.account = p_account OR a.identifier = p_identifier;
     RETURN QUERY SELECT CASE WHEN v_settings IS NULL THEN 'mismatch' WHEN v_failures >= p_max THEN 'locked' ELSE 'stale' END,
@@ -214,6 +230,7 @@ END""",
     IF p_account IS NOT NULL THEN
         PERFORM FROM axis.vault_account a WHERE a.account = p_account AND a.active FOR NO KEY UPDATE;
         IF NOT FOUND THEN
+            PERFORM axis.vault_write_for_nobody();
             RETURN false;
         END IF;
         IF p_replace THEN

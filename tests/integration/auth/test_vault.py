@@ -21,7 +21,9 @@ from axis_security.auth.factors import ReplaceRecovery
 from axis_security.auth.passwords import Derived, Passwords
 from axis_security.auth.peppers import PepperRing
 from axis_security.auth.store_postgres import PostgresVault
+from axis_security.auth.vault import vault_call
 from axis_security.core.errors import AxisError, ConfigError, Unavailable
+from axis_security.core.ids import UserId
 from axis_security.core.principal import Assurance
 from axis_security.core.secret import Secret
 from axis_security.testing.cluster import Cluster
@@ -230,3 +232,33 @@ def test_a_step_up_in_the_middle_of_a_resolution_lifts_no_old_id(cluster: Cluste
             answer = asked.result()
         assert (stepped.assurance, stepped.auth_time) == (Assurance.AAL2, at(1))
         assert (answer.assurance, answer.auth_time, answer.superseded) == (Assurance.AAL1, START, True)
+
+
+def test_whoever_has_no_account_costs_a_write_too(world: VaultWorld) -> None:
+    """A commit that wrote waits for the disk and for replicas, which takes milliseconds: a wrong password, a letter and a registration write
+    whether there is such an account or not. Nothing is left of a write for nobody."""
+    perform, right = world.vault.perform, stored()
+    known, bare, locked, gone = registered(perform, right), registered(perform), registered(perform, stored()), registered(perform, right)
+    for _ in range(100):
+        perform(p.CheckPassword(account=locked, settings=perform(p.LoadSettings(locked)), digest=b"\1" * 32))
+    perform(p.SetActive(gone, False))
+    token: dict[str, Any] = {"purpose": "password_reset", "now": START, "lasting": timedelta(1)}
+
+    def wrote(request: Any) -> bool:
+        call = vault_call(request).statement
+        with psycopg.connect(world.dsn(world.roles.app)) as conn:
+            conn.execute(call.sql, call.params)
+            row = conn.execute("SELECT pg_current_xact_id_if_assigned() IS NOT NULL").fetchone()
+            return row == (True,)
+
+    names = [name_of(known), name_of(bare), name_of(locked), name_of(gone), "nobody@example.org", "\0 no name"]
+    with world.superuser() as conn:
+        before = conn.execute("SELECT count(*) FROM axis.vault_throttle").fetchone()
+        for name in names:
+            assert wrote(p.CheckPassword(account=name, settings=right.settings, digest=b"\1" * 32)), name
+        for user in (known, gone, UserId("nobody-at-all")):
+            assert wrote(p.IssueToken(user=user, digest=digest(), **token)), user
+        for name in (name_of(known), "free@example.org"):
+            assert wrote(p.Register(user=UserId("fresh"), identifier=name, hash=right)), name
+        assert not wrote(p.FindAccount(name_of(known))), "control: what only reads is seen as such"
+        assert conn.execute("SELECT count(*) FROM axis.vault_throttle").fetchone() == before

@@ -15,6 +15,7 @@ from axis_security.auth.signing import SigningKeys
 from axis_security.auth.throttle import Rate, ThrottlePolicy
 from axis_security.core.errors import ConfigError
 from axis_security.core.events import EventKind
+from axis_security.core.ids import UserId
 from axis_security.core.secret import Secret
 from axis_security.testing.auth_world import AuthWorld, TestBrowser
 
@@ -146,10 +147,16 @@ def test_a_throttled_attempt_costs_no_hash_and_leaves_an_event_without_names() -
 
 
 def test_letters_are_counted_by_account_and_by_network() -> None:
-    """Three letters an hour to one address, thirty from one network; whether the address exists changes nothing."""
+    """Three letters an hour to one address, thirty from one network; whether the address exists changes nothing, asked for or registered."""
     for name in ("ann@example.com", "nobody@example.com"):
         world = AuthWorld()
         world.account()
+        register, fresh = world.auth.lifecycle.register, Secret("quite another sentence")
+        codes = [
+            world.run(register(user=UserId(f"u{n}"), identifier=name, password=fresh, visitor=world.browser(f"192.0.2.{n}").visitor))
+            for n in range(4)
+        ]
+        assert [isinstance(code, Refused) for code in codes] == [False, False, False, True]
         ask = world.auth.lifecycle.forgot
         codes = [world.run(ask(identifier=name, visitor=world.browser(f"198.51.100.{n}").visitor)) for n in range(4)]
         assert [isinstance(code, Refused) for code in codes] == [False, False, False, True]
