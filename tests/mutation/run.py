@@ -46,8 +46,21 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "rls.sealed": ("tests/unit/rls", "tests/integration/rls/test_sealed_context.py"),
     "rls.bind": ("tests/unit/rls", "tests/integration/rls/test_bind_failure_modes.py", "tests/integration/rls/test_bind_savepoints.py"),
-    "auth.login": ("tests/unit/auth", "tests/integration/auth/test_login_flows.py"),
-    "auth.sessions": ("tests/unit/auth", "tests/integration/auth/test_login_flows.py"),
+    "auth.login": (
+        "tests/unit/auth/test_login.py",
+        "tests/unit/auth/test_stepup.py",
+        "tests/unit/auth/test_lifecycle.py",
+        "tests/unit/auth/test_throttle.py",
+        "tests/unit/auth/test_sessions.py",
+        "tests/integration/auth/test_login_flows.py",
+    ),
+    "auth.sessions": (
+        "tests/unit/auth/test_sessions.py",
+        "tests/unit/auth/test_login.py",
+        "tests/unit/auth/test_stepup.py",
+        "tests/unit/auth/test_lifecycle.py",
+        "tests/integration/auth/test_login_flows.py",
+    ),
     "auth.totp": (
         "tests/unit/auth/test_totp.py",
         "tests/unit/auth/test_stepup.py",
