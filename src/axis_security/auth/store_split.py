@@ -15,7 +15,7 @@ What spans both is done in an order that fails closed:
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
 from uuid import UUID
 
@@ -72,9 +72,12 @@ def _steps(op: Op[Any]) -> _Steps:
             found: Account | None = yield _To("accounts", AccountOf(op.user))
             if found is None or not found.active or found.epoch != op.epoch:
                 return False
-            if op.ends is not None:
-                yield from _steps(EndSession(op.ends))  # by itself, so that the remember token given with it is voided too
-            return (yield _To("sessions", replace(op, ends=None)))
+            # Who is displaced is asked before, and not by ending it: that would wait for every replica, and logins go on while one is away.
+            displaced = None if op.ends is None else (yield _To("sessions", ResolveSession(key=op.ends, now=op.now)))
+            started = yield _To("sessions", op)
+            if started and displaced is not None:
+                yield _To("accounts", RevokeSessions(user=displaced.user, handle=displaced.handle))
+            return started
         case ResolveSession():
             seen = yield _To("sessions", op)
             if isinstance(seen, ReusedSession):

@@ -272,6 +272,22 @@ def test_disabled_accounts_have_no_sessions(split: SplitStore) -> None:
     assert seen(split.perform, start) is None, "what was ended stays ended"
 
 
+def test_a_login_over_a_dead_session_goes_on_while_a_replica_is_away(valkey: Valkey) -> None:
+    """Only what ends a session waits for the replicas: a stale cookie in the browser keeps nobody out while one is away."""
+    store = ValkeyStore(valkey.url, replicas=1, timeout_seconds=0.2)  # a server that has none
+    split = SplitStore(accounts=MemoryFactors(), sessions=store)
+    user, other = UserId("r" + os.urandom(6).hex()), UserId("s" + os.urandom(6).hex())
+    for one in (user, other):
+        assert split.perform(Register(user=one, identifier=f"{one.text}@example.org", hash=None))
+    stale = key_of(start_of(other))
+    assert split.perform(start_of(user, ends=stale)) is True
+    live = start_of(other)
+    assert split.perform(live) is True
+    with pytest.raises(Unavailable):  # control: this one would end a session
+        split.perform(start_of(user, ends=key_of(live)))
+    store.close()
+
+
 def test_killed_valkey_fails_closed_and_comes_back(world: VaultWorld) -> None:
     """Killed under load: Unavailable, never "no session" and never a session; the same store works when the server does."""
     with Valkey() as server:
