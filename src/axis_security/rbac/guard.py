@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar, cast
 
 from axis_security.core.context import _PRINCIPAL, maybe_principal
 from axis_security.core.errors import ConfigError, PrincipalRequired
-from axis_security.core.events import AuditEvent, EventKind, Outcome
+from axis_security.core.events import MAX_TEXT, AuditEvent, EventKind, Outcome
 from axis_security.core.principal import Assurance, Principal
 from axis_security.rbac.capability import Capability, Holders
 from axis_security.rbac.decision import Decision, DecisionCode, PermissionDenied
@@ -27,7 +27,10 @@ from axis_security.rbac.registered import refuse_registered
 __all__ = ["Guard", "Open", "Record", "decide", "guard_of", "public", "recording", "requires"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-_HANDLERS: Final = ("get", "post", "put", "patch", "delete", "head", "options", "trace", "on_connect", "on_receive", "on_disconnect")
+_HANDLERS: Final = (
+    *("get", "post", "put", "patch", "delete", "head", "options", "trace", "query"),
+    *("on_connect", "on_receive", "on_disconnect"),
+)
 _DISPATCHERS: Final = ("dispatch", "dispatch_request")
 _current: Final = _PRINCIPAL.get  # bound once: the guard's own cost is counted in tens of nanoseconds
 
@@ -104,7 +107,7 @@ def decide(
                 outcome=Outcome.FAILED if decision.code is DecisionCode.CONDITION_ERROR else Outcome.DENIED,
                 capability=decision.capability,
                 code=str(decision.code),
-                rule=decision.rule,
+                rule=None if decision.rule is None else decision.rule[:MAX_TEXT],
                 missing=" ".join(decision.missing),
             )
         )
@@ -120,7 +123,7 @@ def requires(
 ) -> Callable[[F], F]:
     """Let a call through only if the acting principal holds *capability*.
 
-    For functions, methods, generators, their async kinds, and classes of views (every handler, in subclasses too). A generator is
+    For functions, methods, generators, their async kinds, and classes of views (every handler, and a ``dispatch`` of their own, in subclasses too). A generator is
     checked when it is first advanced, before any of its body runs. Write it right above ``def``, below the route's decorator.
 
     Args:
@@ -192,8 +195,8 @@ class _Check:
         if not isinstance(self.resource, str):
             return self
         signature = inspect.signature(function)
-        name = self.resource
-        if name not in signature.parameters:
+        name, parameters = self.resource, signature.parameters
+        if name not in parameters and all(each.kind is not each.VAR_KEYWORD for each in parameters.values()):
             raise ConfigError(
                 what=f"`{function.__qualname__}` has no parameter `{name}`",
                 why="resource= names the argument that conditions look at",
@@ -201,7 +204,8 @@ class _Check:
             )
 
         def pick(*args: Any, **kwargs: Any) -> Any:
-            return signature.bind(*args, **kwargs).arguments.get(name)
+            # A door of a class takes what its handlers name as **kwargs.
+            return signature.bind(*args, **kwargs).arguments.get(name, kwargs.get(name))
 
         return _Check(self.capability, pick, self.fresh, self.aal)
 
@@ -338,11 +342,16 @@ def _plain_init_subclass(_: type, /, **kwargs: Any) -> None:
     object.__init_subclass__(**kwargs)
 
 
+def _handlers(cls: type) -> list[str]:
+    """The names of handlers that a framework may call on *cls*: the usual ones, and what Django and Flask are told besides."""
+    told = [*(getattr(cls, "http_method_names", None) or ()), *(getattr(cls, "methods", None) or ())]
+    return list(dict.fromkeys((*_HANDLERS, *(str(name).lower() for name in told))))
+
+
 def _guarded_class(cls: type, check: _Check) -> type:
-    names = [name for name in _HANDLERS if callable(getattr(cls, name, None))]
-    if not names:
-        # No handler of its own: one door instead, which handlers of subclasses pass as well.
-        names = [name for name in _DISPATCHERS if callable(getattr(cls, name, None))]
+    names = [name for name in _handlers(cls) if callable(getattr(cls, name, None))]
+    # What a class writes into its own door runs before every handler. And one that has no handler but its framework's `options` does its work there.
+    names += [name for name in _DISPATCHERS if callable(getattr(cls, name, None)) and (name in cls.__dict__ or {*names} <= {"options"})]
     if not names:
         raise ConfigError(
             what=f"class `{cls.__qualname__}` has no handlers",
@@ -355,12 +364,12 @@ def _guarded_class(cls: type, check: _Check) -> type:
     below = cls.__init_subclass__
 
     def guard_subclass(sub: type, /, **kwargs: Any) -> None:
-        # A handler that a subclass defines anew would otherwise be open while the class still looks guarded.
         inherited: Callable[..., None] = getattr(below, "__func__", _plain_init_subclass)
         inherited(sub, **kwargs)
-        for name in (*_HANDLERS, *_DISPATCHERS):
-            own = sub.__dict__.get(name)
-            if callable(own) and not isinstance(guard_of(own), Guard) and (name in _HANDLERS or name in names):
+        # What a subclass defines anew, or has from a mixin, would otherwise be open while the class still looks guarded.
+        for name in (*_handlers(sub), *_DISPATCHERS):
+            own = inspect.getattr_static(sub, name, None)
+            if own is not inspect.getattr_static(cls, name, None) and callable(getattr(sub, name)) and not isinstance(guard_of(own), Guard):
                 setattr(sub, name, _guarded(own, check))
 
     cls.__init_subclass__ = classmethod(guard_subclass)  # type: ignore[assignment]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -12,10 +13,23 @@ from typing import Any
 
 import pytest
 
-from axis_security import Principal, acting_as
+from axis_security import Assurance, Principal, acting_as
 from axis_security.core.errors import ConfigError, PrincipalRequired
 from axis_security.core.events import AuditEvent, EventKind, Outcome
-from axis_security.rbac import Capabilities, DecisionCode, PermissionDenied, Policy, allow, decide, owns, public, requires, standard_policy
+from axis_security.rbac import (
+    Capabilities,
+    DecisionCode,
+    PermissionDenied,
+    Policy,
+    Role,
+    allow,
+    decide,
+    owns,
+    predicate,
+    public,
+    requires,
+    standard_policy,
+)
 from axis_security.rbac.guard import Guard, Open, guard_of, recording
 from axis_security.rbac.registered import AlreadyRegistered
 
@@ -280,6 +294,20 @@ def test_step_up_has_no_short_way() -> None:
     assert caught.value.public()["code"] == "rbac.step_up_required"
     with pytest.raises(ConfigError):
         requires(CAPS.users.manage, fresh=timedelta(0))
+
+
+def test_a_second_factor_has_no_short_way() -> None:
+    """aal= is asked even of the owner, who holds everything without condition; with it the same call goes through."""
+
+    @requires(CAPS.users.manage, aal=Assurance.AAL2)
+    def delicate() -> int:
+        return 1
+
+    with acting_as(who("owner")), pytest.raises(PermissionDenied) as caught:
+        delicate()
+    assert caught.value.public()["step_up"] == {"aal": 2, "fresh_seconds": None}
+    with acting_as(Principal(tenant="t", user="u", role="owner", assurance=Assurance.AAL2)):
+        assert delicate() == 1
 
 
 def test_denials_are_written_to_the_log() -> None:
@@ -553,29 +581,126 @@ def test_a_guarded_class_still_tells_its_subclasses_what_its_bases_do() -> None:
         type("Wrong", (Alone,), {}, unknown=1)
 
 
-def test_a_door_of_a_subclass_is_guarded_where_the_class_was_guarded_at_its_door() -> None:
-    """A class without handlers is guarded at `dispatch`; one with handlers is guarded at those, and a subclass's own `dispatch` stays its own."""
+class _FrameworkView:
+    """As Django's own: it answers OPTIONS, and finds the handler by the request's method."""
 
-    class Door:
-        def dispatch(self) -> str:
-            return "door"
+    http_method_names = ("get", "options", "purge")
 
-    class Handlers:
-        def get(self) -> str:
-            return "get"
+    def dispatch(self, method: str, **kwargs: Any) -> str:
+        """The framework's door."""
+        return str(getattr(self, method)(**kwargs))
 
+    def options(self, **_: Any) -> str:
+        """The names of the methods."""
+        return "GET"
+
+
+def _outcome(call: Callable[[], str]) -> str:
+    try:
+        with acting_as(who("viewer")):
+            return call()
+    except PermissionDenied:
+        return "denied"
+
+
+def test_the_door_that_a_class_writes_itself_is_guarded() -> None:
+    """What stands in a class's own `dispatch` runs before any handler, so it is asked there; a framework's own door is left to the handlers."""
     guard = requires(CAPS.users.manage)
-    by_door = type("ByDoor", (guard(type("D", (Door,), {})),), {"dispatch": lambda self: "own", "get": lambda self: "got"})
-    by_handler = type(
-        "ByHandler", (guard(type("H", (Handlers,), {})),), {"dispatch": lambda self: self.get(), "post": lambda self: "posted"}
-    )
-    names = [(owner, name) for owner in (by_door, by_handler) for name in ("dispatch", "get", "post") if name in owner.__dict__]
-    assert {(owner.__name__, name): isinstance(guard_of(owner.__dict__[name]), Guard) for owner, name in names} == {
-        ("ByDoor", "dispatch"): True,
-        ("ByDoor", "get"): True,
-        ("ByHandler", "dispatch"): False,
-        ("ByHandler", "post"): True,
-    }
+    ran: list[str] = []
+
+    def dispatch(self: Any, method: str, **kwargs: Any) -> str:
+        ran.append(method)
+        return _FrameworkView.dispatch(self, method, **kwargs)
+
+    def get(self: Any) -> str:
+        return "got"
+
+    own_door = guard(type("OwnDoor", (_FrameworkView,), {"dispatch": dispatch, "get": get}))
+    only_door = guard(type("OnlyDoor", (type("Below", (_FrameworkView,), {"dispatch": dispatch}),), {}))
+    later_door = type("LaterDoor", (guard(type("Page", (_FrameworkView,), {"get": get})),), {"dispatch": dispatch})
+    assert [_outcome(lambda made=made: made().dispatch("get")) for made in (own_door, only_door, later_door)] == ["denied"] * 3  # type: ignore[misc]
+    assert ran == []
+    with acting_as(who("owner")):
+        assert own_door().dispatch("get") == later_door().dispatch("get") == "got"
+    plain_page: Any = guard(type("Plain", (_FrameworkView,), {"get": get}))
+    assert plain_page.dispatch is _FrameworkView.dispatch
+    assert _outcome(lambda: plain_page().dispatch("get")) == "denied"
+
+
+def test_handlers_that_a_mixin_brings_to_a_subclass_are_guarded() -> None:
+    """Before or after the guarded class in the line of bases, as plain methods, of a class, or static; and methods of HTTP that only the class names."""
+
+    @requires(CAPS.users.manage)
+    class Page(_FrameworkView):
+        def get(self) -> str:
+            return "page"
+
+        def purge(self) -> str:
+            return "purged"
+
+    class Mixin:
+        def get(self) -> str:
+            return "mixed in"
+
+        @classmethod
+        def post(cls) -> str:
+            return "mixed in"
+
+        @staticmethod
+        def delete() -> str:
+            return "mixed in"
+
+    before, after = type("Before", (Mixin, Page), {}), type("After", (Page, Mixin), {})
+    calls = [getattr(made(), name) for made in (before, after) for name in ("get", "post", "delete", "purge")]
+    assert [_outcome(call) for call in calls] == ["denied"] * 8
+    with acting_as(who("owner")):
+        assert [call() for call in calls] == [*["mixed in"] * 3, "purged", "page", *["mixed in"] * 2, "purged"]
+    assert Mixin.post() == Mixin().get() == "mixed in", "the mixin is left alone"
+    closed: Any = type("Closed", (Page,), {"get": None, "methods": ["LINK"], "link": lambda self: "linked"})
+    assert closed.get is None, "a handler that is taken away stays away"
+    assert _outcome(closed().link) == "denied"
+
+
+def test_a_handler_that_cannot_be_guarded_is_refused_where_it_is_defined() -> None:
+    """Guarding nothing quietly would leave it open."""
+    page = requires(CAPS.users.manage)(type("Page", (_FrameworkView,), {"get": lambda self: "page"}))
+    with pytest.raises(ConfigError, match="cannot guard this"):
+        type("Sub", (page,), {"_do": lambda self, what: what, "post": functools.partialmethod(lambda self, what: what, "x")})
+
+
+def test_a_door_finds_the_object_among_its_keyword_arguments() -> None:
+    """`resource="note"` names a handler's parameter; the class's own door has it in `**kwargs`. A door without is told so."""
+
+    @requires(CAPS.notes.write, resource="note")
+    class Page(_FrameworkView):
+        def dispatch(self, method: str, **kwargs: Any) -> str:
+            return super().dispatch(method, **kwargs)
+
+        def get(self, note: dict[str, str]) -> str:
+            return note["owner_id"]
+
+    with acting_as(who("member")):
+        assert Page().dispatch("get", note={"owner_id": "u"}) == "u"
+        for note in ({"owner_id": "x"}, None):
+            with pytest.raises(PermissionDenied):
+                Page().dispatch("get", note=note)
+        with pytest.raises(PermissionDenied):
+            Page().dispatch("get")
+    with pytest.raises(ConfigError, match="no parameter `note`"):
+        type("Sub", (Page,), {"dispatch": lambda self: "x"})
+
+
+def test_a_condition_with_a_long_name_is_still_a_denial() -> None:
+    """The log's field takes 512 characters; many conditions on one grant are cut there, and the answer is no, not an error of the log."""
+    caps = Capabilities(notes=("write",))
+    tests = [predicate(f"{number}" + "n" * 98)(lambda _principal, _row: False) for number in range(8)]
+    sink = Kept()
+    Policy(caps, roles=[Role("member", [allow(caps.notes.write, when=test) for test in tests])], events=sink)
+    decision = decide(who("member"), caps.notes.write, {})
+    assert decision.code is DecisionCode.CONDITION_FAILED
+    assert decision.rule is not None
+    (event,) = sink.events
+    assert event.detail["rule"] == decision.rule[:512]
 
 
 def test_a_denial_is_forbidden_in_http() -> None:
