@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from axis_security.adapters.asgi import ASGIApp, GateMiddleware, Receive, Scope, Send
-from axis_security.adapters.starlette_routes import router_of, routes
+from axis_security.adapters.starlette_routes import hides, router_of, routes
 from axis_security.core.errors import ConfigError, MissingExtra
 from axis_security.core.settings import Environment
 from axis_security.rbac.guard import Guard, Open
@@ -97,8 +97,9 @@ class _Watch:
                 what="a request went past the gate", why="the router was called without the middleware", fix="call the app, not its router"
             )
         method = WEBSOCKET if scope["type"] == "websocket" else scope["method"]
-        mark = mark_of(endpoint, "on_connect" if method == WEBSOCKET else method)
-        if mark is None:
+        if hides(endpoint, method):
+            mark = None  # the class's mark speaks of its handlers
+        elif (mark := mark_of(endpoint, "on_connect" if method == WEBSOCKET else method)) is None:
             if router_of(endpoint) is not None:
                 return
             mark = self._elsewhere(endpoint)

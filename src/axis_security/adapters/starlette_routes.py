@@ -16,7 +16,7 @@ from axis_security.wiring.routes import ListedRoute
 
 __all__ = ["dependency_mark", "routes"]
 
-_HANDLERS: Final = ("get", "head", "post", "put", "patch", "delete", "options", "trace")
+_HANDLERS: Final = ("get", "head", "post", "put", "patch", "delete", "options", "trace", "query")
 _SOCKET_HANDLERS: Final = ("on_connect", "on_receive", "on_disconnect")
 _MAX_DEPTH: Final = 32
 
@@ -124,6 +124,11 @@ def _marked(route: Any, endpoint: Any) -> Iterator[tuple[tuple[str, ...], Guard 
 def _socket_mark(endpoint: Any) -> Guard | Open | None:
     """A class of WebSocket handlers is guarded by a mark on the class, or on the handler that runs first."""
     return mark_of(endpoint) or mark_of(getattr(endpoint, "on_connect", None))
+
+
+def hides(endpoint: Any, method: str) -> bool:
+    """Whether *method* names a method of a class view that is no handler. Older Starlette runs whatever of the class bears the name that a request gives."""
+    return inspect.isclass(endpoint) and method.lower() not in _HANDLERS and callable(getattr(endpoint, method.lower(), None))
 
 
 def dependency_mark(dependant: Any, depth: int = 0) -> Guard | Open | None:

@@ -295,7 +295,9 @@ def _prefix(environ: WSGIEnvironment, limit: int) -> bytes:
     """The first bytes of the body; the app finds them in its stream again."""
     stream: Any = environ["wsgi.input"]
     length = environ.get("CONTENT_LENGTH", "")
-    wanted = min(limit, int(length)) if length.isdigit() else limit if environ.get("wsgi.input_terminated") else 0
+    # Nineteen digits hold every length there is; `isdigit` alone would let `²` through, which is no number to `int`.
+    known = length.isascii() and length.isdigit() and len(length) < 20
+    wanted = min(limit, int(length)) if known else limit if environ.get("wsgi.input_terminated") else 0
     found = b""
     while len(found) < wanted and (piece := stream.read(wanted - len(found))):
         found += piece

@@ -54,9 +54,9 @@ class _Health:
         detail = Detail.PUBLIC
         if facts.query == "verbose" and self.capability is not None:
             principal = (yield from visit()).principal
-            decision = decide(principal, self.capability)
             if principal is None:
-                raise PrincipalRequired
+                raise PrincipalRequired  # before the guard: whoever is nobody writes nothing into the audit log
+            decision = decide(principal, self.capability)
             if not decision.allowed:
                 raise PermissionDenied(decision)
             detail = Detail.FULL

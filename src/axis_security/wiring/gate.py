@@ -243,7 +243,7 @@ class Gate:
         session: Session | None = None
         membership: Membership | None = None
         headers: Sequence[tuple[str, str]] = ()
-        if not facts.path.startswith(self._anonymous or "\0"):
+        if not facts.path.startswith(self._anonymous):
             found, membership = yield from self._who(visitor)
             headers = found.headers
             session = found.session if isinstance(found, Authenticated) else None

@@ -28,7 +28,11 @@ _CSP: Final[Mapping[str, tuple[str, ...]]] = {
     "form-action": ("'self'",),
     "frame-ancestors": ("'none'",),
 }
-_UNSAFE: Final = {"'unsafe-inline'", "'unsafe-eval'", "'unsafe-hashes'", "*", "http:", "https:"}
+_SCRIPTS: Final = {"default-src", "script-src", "script-src-elem", "script-src-attr"}
+# Keywords that let in what was injected; a whole scheme (`data:` is a script of whoever writes the address); a host that is any host.
+_UNSAFE: Final = re.compile(
+    r"'unsafe-(?:inline|eval|hashes)'|[a-z][a-z0-9+.-]*:|(?:[a-z][a-z0-9+.-]*://)?\*(?:[:/].*)?", re.IGNORECASE | re.ASCII
+)
 _SOURCE: Final = re.compile(r"[!-+\--:<-~]+", re.ASCII)  # visible ASCII without comma and semicolon
 
 
@@ -43,7 +47,7 @@ class SecurityHeaders:
 
     Args:
         csp: directives over the default, merged by name; ``{nonce}`` is replaced at each request. Sources that undo the policy
-            (``'unsafe-inline'``, ``'unsafe-eval'``, ``*``, a bare scheme) are refused for scripts.
+            (``'unsafe-inline'``, ``'unsafe-eval'``, any host, a bare scheme) are refused for scripts.
         hsts_seconds: how long browsers insist on https; at least a year (ASVS 3.4.1). Sent over https only (RFC 6797 section 7.2).
         hsts_subdomains: whether subdomains are included.
         permissions: browser features switched off.
@@ -62,7 +66,7 @@ class SecurityHeaders:
         for directive, sources in self.csp.items():
             if re.fullmatch(r"[a-z-]+", directive) is None or any(_SOURCE.fullmatch(source) is None for source in sources):
                 problems.append(f"`{directive}` holds a character that ends a directive")
-            if directive in {"default-src", "script-src"} and _UNSAFE & set(sources):
+            if directive in _SCRIPTS and any(_UNSAFE.fullmatch(source) for source in sources):
                 problems.append(f"`{directive}` would let injected scripts run")
         if self.hsts_seconds < 31_536_000:
             problems.append("HSTS is shorter than a year (ASVS 3.4.1)")

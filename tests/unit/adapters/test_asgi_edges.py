@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI, WebSocket
 from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -294,6 +295,46 @@ def test_the_gate_answers_for_health_and_disclosure() -> None:
     with AsgiClient(own_addresses(GateWorld(), ok=False)) as client:
         assert client.send(get("/livez")).status == 200
         assert client.send(get("/readyz")).status == 503
+
+
+def test_strangers_write_nothing_into_the_audit_log() -> None:
+    """Asking for details without a session is answered, and costs no event: else anybody could fill the log from outside."""
+    world = GateWorld()
+    with AsgiClient(own_addresses(world)) as client:
+        assert client.send(get("/readyz?verbose")).status == 401
+    assert world.world.events == []
+
+
+def test_a_request_cannot_name_a_method_of_a_class_view_that_is_no_handler() -> None:
+    """Older Starlette runs whatever of the class bears the name that the request gives; the mark of the class speaks of its handlers, QUERY among them."""
+    world, ran = GateWorld(), list[str]()
+
+    @requires(world.caps.users.manage)
+    class Page(HTTPEndpoint):
+        async def get(self, request: Request) -> Response:
+            return PlainTextResponse("page")
+
+        async def query(self, request: Request) -> Response:
+            ran.append("queried")
+            return PlainTextResponse("queried")
+
+        async def erase(self, request: Request) -> Response:
+            ran.append("erased")
+            return PlainTextResponse("erased")
+
+    app = Starlette(routes=[Route("/page", Page)])
+    axis_starlette.install(app, world.gate())
+    member, owner = (world.person(name, tenant="t1", role=name) for name in ("member", "owner"))
+    with AsgiClient(app) as client:
+        for person in (member, owner):
+            headers = {**person.headers(), "x-csrf-token": person.token(), "origin": ORIGIN}
+            assert client.send(get("/page", headers, method="ERASE")).status == 403
+            assert client.send(get("/page", headers, method="NOTHING")).status == 405
+            if person is member:
+                assert client.send(get("/page", headers, method="QUERY")).status == 403
+                assert ran == []
+        assert client.send(get("/page", owner.headers())).body == b"page"
+    assert "erased" not in ran
 
 
 def test_metrics_need_the_scrapers_token() -> None:

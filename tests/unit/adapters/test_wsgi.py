@@ -92,6 +92,17 @@ def test_cross_site_requests_are_refused(world: World, ann: Person) -> None:
     assert call(gated, method="POST", headers=headers, body=b"text=x").status == 403
 
 
+@pytest.mark.parametrize("length", ["\xb2", "9" * 5000, "-1", "1_0", "", "x"])
+def test_an_odd_length_is_a_form_without_a_token(world: World, ann: Person, length: str) -> None:
+    """A length that is no number, or longer than any number, is refused as a form without its token; the server is not made to fail."""
+    env = environ(method="POST", headers={"cookie": ann.cookie, "origin": "https://app.example.com"}, body=b"text=x")
+    env |= {"CONTENT_LENGTH": length, "CONTENT_TYPE": "application/x-www-form-urlencoded"}
+    told: list[str] = []
+    app = world.wsgi(requires(world.caps.contacts.read)(plain()))
+    body = b"".join(app(env, lambda status, headers, exc_info=None: told.append(status) or told.append))  # type: ignore[func-returns-value]
+    assert (told[0][:3], b"gate.csrf" in body) == ("403", True)
+
+
 def test_streaming_and_close_keep_the_principal(world: World, ann: Person) -> None:
     """Every piece and the teardown of a generator run as the request's principal, and the thread is nobody's between them."""
     closed: list[bytes] = []

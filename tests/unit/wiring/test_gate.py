@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -230,6 +231,14 @@ def test_the_token_is_read_from_both_kinds_of_form(token: str, before: bytes) ->
     parts = b'--b\r\nContent-Disposition: form-data; name="csrf_token"\r\n\r\n' + token.encode() + b"\r\n--b--\r\n"
     assert form_token("multipart/form-data; boundary=b", parts) == token
     assert form_token("application/x-www-form-urlencoded", before + b"&csrf_token=" + token.encode()) == token
+
+
+def test_a_body_made_to_cost_time_costs_little() -> None:
+    """Half a megabyte of lines that each look like the beginning of the field: read in a fraction of a second, not in the square of its length (a minute)."""
+    line = b'Content-Disposition: form-data; name="csrf_token"\r\n'
+    began = time.process_time()
+    assert form_token("multipart/form-data; boundary=b", line * (512 * 1024 // len(line))) is None
+    assert time.process_time() - began < 10
 
 
 def test_repeated_headers_never_pass_for_one() -> None:

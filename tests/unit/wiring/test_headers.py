@@ -38,6 +38,12 @@ def test_without_a_nonce_no_empty_source_is_left() -> None:
         {"csp": {"script-src": ("'unsafe-inline'",)}},
         {"csp": {"script-src": ("*",)}},
         {"csp": {"default-src": ("https:",)}},
+        {"csp": {"script-src": ("data:",)}},
+        {"csp": {"script-src": ("'Unsafe-Inline'",)}},
+        {"csp": {"script-src": ("https://*",)}},
+        {"csp": {"script-src": ("*:443",)}},
+        {"csp": {"script-src-elem": ("'self'", "'unsafe-inline'")}},
+        {"csp": {"script-src-attr": ("'unsafe-hashes'",)}},
         {"csp": {"img-src": ("'self'; script-src *",)}},
         {"csp": {"img-src; script-src": ("*",)}},
         {"hsts_seconds": 300},
@@ -54,6 +60,8 @@ def test_a_host_may_widen_what_is_no_script() -> None:
     """Images from a named host are added; the rest of the default stays."""
     policy = dict(SecurityHeaders(csp={"img-src": ("'self'", "https://cdn.example.org")}).render(secure=True))["content-security-policy"]
     assert "img-src 'self' https://cdn.example.org" in policy
+    hosts = ("https://cdn.example.org", "*.example.org", "'strict-dynamic'", "'sha256-RFWPLDbv2BY+rCkDzsE+0fr8ylGr2R2faWMhq4lfEQc='")
+    assert " ".join(hosts) in dict(SecurityHeaders(csp={"script-src": hosts}).render(secure=True))["content-security-policy"]
     assert "object-src 'none'" in policy
 
 
