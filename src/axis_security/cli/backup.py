@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from axis_security.ops.backup.service import Backups
 
 _ABORT = 200
-"""Exit status of ``wal-get`` when the archive is damaged or unreachable: above 125, PostgreSQL ends the recovery instead of taking the archive's end for reached."""
+"""Exit status of ``wal-get`` when a segment could not be brought, for any reason but that the archive has none: above 125, PostgreSQL ends the recovery instead of
+taking the archive's end for reached, and opening without what was committed later."""
 
 
 @click.group("backup")
@@ -177,6 +178,9 @@ def wal_get(context: click.Context, *, name: str, into: Path) -> None:
         found = _backups(context).driver.fetch_wal(name, Path.cwd() / into)
     except AxisError as error:
         click.echo(f"{error.what}: {error.why} [{error.code}]", err=True)
+        sys.exit(_ABORT)
+    except Exception as error:  # noqa: BLE001  # a full disk, a fault of ours: Python's own status for it is 1, which means "no such segment"
+        click.echo(f"WAL {name} could not be brought: {getattr(error, 'strerror', None) or type(error).__name__}", err=True)
         sys.exit(_ABORT)
     if not found:
         click.echo(f"WAL {name} is not in the archive", err=True)

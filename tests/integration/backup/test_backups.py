@@ -265,6 +265,39 @@ def test_a_missing_segment_is_named(site: Site, busy: Writers) -> None:
     assert next(result for result in site.backups.check() if result.name == "backup.wal_gap").ok
 
 
+def test_another_backup_comes_back_beside_a_damaged_one(site: Site, busy: Writers) -> None:
+    """A backup whose catalogue (with pgBackRest: whose manifests) is gone is named, and moments after it come back from the one before, row for row. The next run
+    is a full one; the native driver's deletes nothing of what is left of it, pgBackRest removes what it can never read again."""
+    before = site.backups.driver.inventory()
+    lost = site.backups.run()
+    folder = next(path for path in site.repository.rglob(lost.label) if path.is_dir())
+    aside = site.home / "lost"
+    aside.mkdir()
+    gone = [folder / "catalogue"] if site.driver == "native" else sorted(folder.glob("backup.manifest*"))
+    assert gone
+    for path in gone:
+        path.rename(aside / path.name)
+    left = {path for path in folder.rglob("*") if path.is_file()}
+    assert left, "control: there is something that could be thrown away"
+    try:
+        inventory = site.backups.driver.inventory()
+        assert [backup.label for backup in inventory.backups] == [backup.label for backup in before.backups]
+        assert [lost.label in str(error.facts["name"]) for error in inventory.damaged] == [True]
+        assert not next(result for result in site.backups.check() if result.name == "backup.catalogue").ok
+        with connected(site.settings.conninfo) as connection:
+            target = server_time(connection)
+        report = site.backups.drill(invariants={"ledger": busy.exact}, target=target)
+        assert report.ok, report.evidence
+        assert report.label == before.newest.label
+        assert site.backups.run().kind == "full"
+        if site.driver == "native":
+            assert {path for path in folder.rglob("*") if path.is_file()} == left
+    finally:
+        for path in gone if folder.exists() else ():
+            (aside / path.name).rename(path)
+    assert site.backups.driver.inventory().damaged == []
+
+
 def test_a_wrong_key_opens_nothing(site: Site, busy: Writers) -> None:
     """With another key under the generation's number nothing is listed, verified or restored, and the archive takes no further segment under it."""
     right = site.key_file().read_text()

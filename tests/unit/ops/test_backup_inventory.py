@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Callable
@@ -12,10 +13,12 @@ import pytest
 
 from axis_security.core.secret import Secret
 from axis_security.ops.backup.checks import check_catalogue
-from axis_security.ops.backup.errors import WrongBackupKey
+from axis_security.ops.backup.driver import ArchivedWal
+from axis_security.ops.backup.errors import BackupDamaged, BackupError, WrongBackupKey
 from axis_security.ops.backup.native import NativeDriver
 from axis_security.ops.backup.process import Account
 from axis_security.ops.backup.repository import SealedRepository
+from axis_security.ops.backup.restoring import plan_restore
 from axis_security.ops.backup.settings import BackupSettings
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -54,7 +57,12 @@ class Shelf:
         self.labels = [self.add(f"b{n}", age=timedelta(days=days)) for n, days in enumerate((400, 390, 1), 1)]
 
     def add(self, label: str, *, age: timedelta, **changes: object) -> str:
-        with self.repository.writing(f"backups/{label}/base") as writer:
+        with self.repository.adding(label) as folder:
+            self.write(label, folder, age, changes)
+        return label
+
+    def write(self, label: str, folder: Path, age: timedelta, changes: dict[str, object]) -> None:
+        with self.repository.writing(f"backups/{label}/base", at=folder / "base") as writer:
             writer.write(b"data" * 1000)
         document = {
             "label": label,
@@ -64,10 +72,10 @@ class Shelf:
             "last_wal": "000000010000000000000003",
             "database_bytes": 4000,
             "segment_bytes": 16 << 20,
-            "stored_bytes": self.repository.path(f"backups/{label}/base").stat().st_size,
+            "stored_bytes": (folder / "base").stat().st_size,
         } | changes
-        self.repository.write_document(f"backups/{label}/catalogue", {name: value for name, value in document.items() if value is not None})
-        return label
+        written = {name: value for name, value in document.items() if value is not None}
+        self.repository.write_document(f"backups/{label}/catalogue", written, at=folder / "catalogue")
 
     def path(self, name: str) -> Path:
         return self.repository.path(name)
@@ -99,6 +107,11 @@ def swap(shelf: Shelf) -> None:
     shelf.path("backups/b2/catalogue").write_bytes(shelf.path("backups/b1/catalogue").read_bytes())
 
 
+def empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
 def bar(path: Path) -> None:
     path.unlink()
     path.mkdir()  # reading it is an OSError, for root too
@@ -110,6 +123,8 @@ DAMAGE: dict[str, Callable[[Shelf], object]] = {
     "catalogue empty": lambda shelf: shelf.path("backups/b2/catalogue").write_bytes(b""),
     "catalogue of another": swap,
     "catalogue unreadable": lambda shelf: bar(shelf.path("backups/b2/catalogue")),
+    "catalogue gone": lambda shelf: shelf.path("backups/b2/catalogue").unlink(),
+    "both gone": lambda shelf: empty(shelf.path("backups/b2")),
     "base cut": lambda shelf: cut(shelf.path("backups/b2/base")),
     "base gone": lambda shelf: shelf.path("backups/b2/base").unlink(),
 }
@@ -120,6 +135,7 @@ WRITTEN: dict[str, dict[str, object]] = {
     "a field is missing": {"first_wal": None},
     "a segment that is none": {"first_wal": "zzz"},
     "a size of none": {"segment_bytes": "many"},
+    "a size of nothing": {"segment_bytes": 0},
 }
 
 
@@ -135,8 +151,12 @@ def test_damage_is_named_and_hides_no_other_backup(shelf: Shelf, name: str) -> N
     result = check_catalogue(shelf.driver.inventory())
     assert not result.ok
     assert result.findings[0].object == where
-    shelf.driver._expire(16 << 20)  # what `run` does at its end, without a server
+    # What `run` does before and at its end, without a server.
+    assert shelf.repository.clean() == []
+    shelf.driver._expire(16 << 20)
     assert shelf.path("backups/b1/base").exists()
+    assert shelf.path("backups/b2").exists()
+    assert (shelf.path("backups/b2/base").exists()) is ("base gone" not in name and "both" not in name), "what is left of it stays, too"
 
 
 @pytest.mark.parametrize("name", WRITTEN)
@@ -163,6 +183,30 @@ def test_undamaged_retention_deletes(shelf: Shelf) -> None:
     """The control: with nothing damaged the oldest goes, and what anchors the window stays."""
     shelf.driver._expire(16 << 20)  # as above
     assert shelf.seen() == (["b2", "b3"], [])
+
+
+def test_another_backup_is_restored_beside_a_damaged_one(shelf: Shelf) -> None:
+    """The newest that can be read is chosen, and moments before the damaged one as ever; where every one is damaged, the error says so and not that there is none."""
+    shelf.path("backups/b3/catalogue").unlink()
+    inventory = dataclasses.replace(
+        shelf.driver.inventory(), wal=[ArchivedWal(name=f"00000001000000000000000{n}", at=NOW) for n in range(2, 9)]
+    )
+    assert plan_restore(inventory, None).label == "b2"
+    assert plan_restore(inventory, NOW).label == "b2"
+    assert plan_restore(inventory, NOW - timedelta(days=395)).label == "b1"
+    for label in ("b1", "b2"):
+        shelf.path(f"backups/{label}/base").unlink()
+    with pytest.raises(BackupDamaged):
+        plan_restore(shelf.driver.inventory(), None)
+
+
+def test_a_repository_that_is_not_there_is_not_the_end_of_the_archive(shelf: Shelf, tmp_path: Path) -> None:
+    """A segment that the archive lacks is said not to be there; with the repository's disk not mounted nobody knows, and PostgreSQL must not go on without it."""
+    shelf.repository.write_document("identity", {"system_id": 1})
+    assert not shelf.driver.fetch_wal("0000000100000FFF00000001", tmp_path / "into")
+    (tmp_path / "repo").rename(tmp_path / "unmounted")
+    with pytest.raises(BackupError, match="is not there"):
+        shelf.driver.fetch_wal("0000000100000FFF00000001", tmp_path / "into")
 
 
 def test_a_wrong_key_is_a_wrong_key(shelf: Shelf) -> None:

@@ -13,7 +13,7 @@ from axis_security.core.errors import ConfigError
 from axis_security.ops.backup import BackupPolicy, BackupSettings
 from axis_security.ops.backup.driver import ArchivedWal, Backup, BackupKind, Inventory
 from axis_security.ops.backup.errors import NoUsableBackup, TargetOutsideWindow, WalMissing
-from axis_security.ops.backup.pgbackrest import render_configuration
+from axis_security.ops.backup.pgbackrest_config import render_configuration
 from axis_security.ops.backup.restoring import plan_restore
 from axis_security.ops.backup.settings import load_settings
 from axis_security.ops.backup.wal import SegmentHeader, check_archived_name, first_missing, lsn_segment, segment_position
@@ -126,10 +126,58 @@ def test_a_file_of_settings_is_read_strictly(tmp_path: Path) -> None:
         good.replace('"7 d"', "7"),
         good.replace('provider="files"', ""),
         good.replace("[policy]", "[polity]"),
+        "backup = 5",
     ):
         path.write_text(bad)
         with pytest.raises(ConfigError):
             load_settings(path)
+    with pytest.raises(ConfigError, match="No such file"):
+        load_settings(tmp_path / "none.toml")
+    path.write_text("[")
+    with pytest.raises(ConfigError, match="not usable"):
+        load_settings(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("repository = 5", "`repository` is no path"),
+        ('port = "5432"', "`port` is no whole number"),
+        ("port = true", "`port` is no whole number"),
+        ("stanza = 1", "`stanza` is no text"),
+        ('generations = "1"', "`generations` is no list of whole numbers"),
+        ("generations = [1, true]", "`generations` is no list of whole numbers"),
+        ('helper = "axis-security"', "`helper` is no list of texts"),
+        ('options = { "repo1-bundle" = true }', "`options` is no table of texts"),
+        ("run_as = 0", "`run_as` is no text"),
+        ("[policy]\nbegan = 2026-05-01", "`began` is no moment"),
+        ("[policy]\nbegan = 2026-05-01T00:00:00", "must carry a time zone"),
+        ("[policy]\nwindow = 7", "`window` is no duration"),
+        ('[secrets]\nprovider = "files"\ndirectory = 5', "`directory` is no text"),
+        ('[secrets]\nprovider = "files"\ndirectory = "."\nprefix = "crm/"', r"unknown names in \[secrets\] \['prefix'\]"),
+        ('[secrets]\nprovider = "vault"\nurl = "https://bao"', "needs 'credentials'"),
+        ('[secrets]\nprovider = "environment"', "cannot hold production secrets"),
+        ('[secrets]\nprovider = "environment"\nenvironment = "laptop"', "`environment` is one of"),
+        ('[secrets]\nprovider = "keychain"', "names no `provider`"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_by_its_name(tmp_path: Path, line: str, said: str) -> None:
+    """A mistake in the file is told as one: by the value's name and what it should be, never as a crash, and never passed over."""
+    path = tmp_path / "backup.toml"
+    wanted = {"stanza": '"a"', "repository": '"/r"', "data_dir": '"/d"', "bin_dir": '"/b"'}
+    wanted.pop(line.partition(" ")[0], None)
+    own = "\n".join(f"{name} = {value}" for name, value in wanted.items())
+    path.write_text(f"[backup]\n{own}\n{line}\n")
+    with pytest.raises(ConfigError, match=said):
+        load_settings(path)
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    """Each of the four that have no default, and only those."""
+    path = tmp_path / "backup.toml"
+    path.write_text('[backup]\nstanza = "a"\ndata_dir = "/d"\n')
+    with pytest.raises(ConfigError, match="needs repository, bin_dir"):
+        load_settings(path)
 
 
 @given(st.integers(0, 2**40), st.sampled_from([1 << 20, SIZE, 1 << 30]), st.integers(1, 9))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from axis_security.core.secret import Secret
+from axis_security.ops.backup import repository as repository_module
 from axis_security.ops.backup.errors import BackupDamaged, RepositoryBusy, WrongBackupKey
 from axis_security.ops.backup.process import Account
 from axis_security.ops.backup.repository import MAGIC, SealedRepository
@@ -84,18 +86,64 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "c").iterdir()] == ["d"]
 
 
-def test_half_written_backups_go_and_whole_ones_stay(tmp_path: Path) -> None:
-    """A backup without a catalogue counts for nothing and is cleaned; removal cut short ends as such a one."""
+def add(at: SealedRepository, label: str) -> None:
+    with at.adding(label) as folder:
+        with at.writing(f"backups/{label}/base", at=folder / "base") as writer:
+            writer.write(b"1")
+        at.write_document(f"backups/{label}/catalogue", {"label": label}, at=folder / "catalogue")
+
+
+class Killed(BaseException):
+    """What ends a run where it stands."""
+
+
+def test_a_backup_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    """While it is written it has another name; given up, nothing is left; whole, its files open under its own."""
     at = repository(tmp_path)
-    put(at, "backups/whole/base", b"1")
-    at.write_document("backups/whole/catalogue", {"label": "whole"})
-    put(at, "backups/half/base", b"2")
-    (tmp_path / "backups" / "whole" / ".writing-x").write_bytes(b"")
+    with pytest.raises(Killed), at.adding("half") as folder:
+        with at.writing("backups/half/base", at=folder / "base") as writer:
+            writer.write(b"1")
+        assert folder.exists()
+        assert at.labels() == [], "control: it was there, and counted for nothing"
+        assert list(at.files()) == []
+        raise Killed
+    assert list((tmp_path / "backups").iterdir()) == []
+    add(at, "whole")
     assert at.labels() == ["whole"]
-    assert at.clean() == ["half", ".writing-x"]
-    assert at.labels() == ["whole"]
-    (tmp_path / "backups" / "whole" / "catalogue").unlink()
-    assert at.clean() == ["whole"]
+    assert get(at, "backups/whole/base") == b"1"
+    assert at.read_document("backups/whole/catalogue") == {"label": "whole"}
+
+
+def test_only_what_is_provably_unfinished_is_cleaned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed run's beginning goes, and so does the rest of a removal; a backup that lost its catalogue, or all of its files, stays and counts."""
+    at = repository(tmp_path)
+    for label in ("whole", "robbed", "emptied", "removed"):
+        add(at, label)
+    (tmp_path / "backups" / "whole").rename(tmp_path / "backups" / ".writing-killed")
+    add(at, "whole")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(shutil, "rmtree", lambda *_: (_ for _ in ()).throw(Killed()))
+        at.remove_backup("removed")
+    (tmp_path / "backups" / "robbed" / "catalogue").unlink()
+    for path in (tmp_path / "backups" / "emptied").iterdir():
+        path.unlink()
+    assert at.labels() == ["emptied", "robbed", "whole"], "removal cut short: it is no backup any more"
+    assert at.clean() == [".removing-removed", ".writing-killed"]
+    assert at.clean() == []
+    assert at.labels() == ["emptied", "robbed", "whole"]
+    assert (tmp_path / "backups" / "robbed" / "base").exists()
+
+
+def test_what_goes_meanwhile_is_left_out_and_what_cannot_be_read_is_not(tmp_path: Path) -> None:
+    """Retention works beside a check: a file or a directory that goes is no error. A directory that may not be read is one: what lies there is not passed over."""
+    at = repository(tmp_path)
+    put(at, "wal/a/1", b"x")
+    (tmp_path / "wal" / "a" / "gone").symlink_to(tmp_path / "nowhere")  # listed, and not there when it is asked for
+    assert [path.name for path, _ in at.files()] == ["1"]
+    with pytest.raises(PermissionError):
+        repository_module._unless_gone(PermissionError())
+    repository_module._unless_gone(FileNotFoundError())
+    assert list(repository(tmp_path / "never").files()) == []
 
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:

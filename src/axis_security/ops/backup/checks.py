@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Final
+from typing import BinaryIO, Final
 
 from axis_security.core.checks import CheckResult, Finding, Severity
 from axis_security.core.clock import SYSTEM_CLOCK, Clock
@@ -13,7 +13,7 @@ from axis_security.core.errors import AxisError
 from axis_security.ops.backup.driver import Artefact, BackupDriver, Inventory
 from axis_security.ops.backup.policy import BackupPolicy
 from axis_security.ops.backup.server import ArchiverState, Canary
-from axis_security.ops.backup.wal import first_missing
+from axis_security.ops.backup.wal import first_missing, is_segment, segment_position
 
 __all__ = ["backup_age", "check_age", "check_archiver", "check_catalogue", "check_encryption", "check_gap", "check_loss", "check_window"]
 
@@ -58,8 +58,11 @@ def check_gap(inventory: Inventory) -> CheckResult:
     # A gap is of no matter to moments after the next backup, so each stretch between two backups is looked at, and all are named.
     findings: list[Finding] = []
     firsts = [backup.first_wal for backup in inventory.backups]
-    for first, last in zip(firsts, [*firsts[1:], None], strict=True):
-        missing = first_missing(names, first=first, last=last, size=inventory.segment_bytes)
+    reached = max((segment_position(name, inventory.segment_bytes) for name in names if is_segment(name)), default=0)
+    for first, following in zip(firsts, [*firsts[1:], None], strict=True):
+        # What the next backup begins with may be on its way: how far the archive lags is for check_loss to say.
+        there = following is not None and segment_position(following, inventory.segment_bytes) <= reached
+        missing = first_missing(names, first=first, last=following if there else None, size=inventory.segment_bytes)
         if missing is not None and missing not in {finding.object for finding in findings}:
             why = "no moment after it can be restored until the next backup"
             findings.append(
@@ -131,7 +134,7 @@ def check_encryption(
 
     Args:
         canaries: planted before the newest backup.
-        sample_bytes: how much is read for canaries, newest files first.
+        sample_bytes: how much is read for canaries, newest files first; a check runs every few minutes, and a base backup is as large as the database.
     """
     name = "backup.encryption"
     if not canaries:
@@ -147,10 +150,9 @@ def check_encryption(
                 head = file.read(len(magic))
                 plain = head != magic
                 if not plain and left > 0:
-                    found = _holds(head, file, needles)
-                    left -= artefact.bytes
-                    read += artefact.bytes
-                    plain = found
+                    plain, taken = _holds(head, file, needles, left)
+                    left -= taken
+                    read += taken
         except FileNotFoundError:
             continue  # retention took it meanwhile
         if plain:
@@ -160,14 +162,17 @@ def check_encryption(
     return _result(name, f"{len(stored)} files sealed, {read >> 20} MiB searched for {len(needles) // 2} canaries", *findings[:20])
 
 
-def _holds(before: bytes, file: object, needles: Sequence[bytes]) -> bool:
+def _holds(before: bytes, file: BinaryIO, needles: Sequence[bytes], limit: int) -> tuple[bool, int]:
+    """Whether one of *needles* is in the first *limit* bytes; and how many were read."""
     overlap = max(len(needle) for needle in needles)
-    while block := file.read(_BLOCK):  # type: ignore[attr-defined]  # BinaryIO
+    taken = 0
+    while taken < limit and (block := file.read(min(_BLOCK, limit - taken))):
+        taken += len(block)
         window = before + block
         if any(needle in window for needle in needles):
-            return True
+            return True, taken
         before = window[-overlap:]
-    return False
+    return False, taken
 
 
 def backup_age(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from axis_security.core.checks import CheckResult
-from axis_security.ops.backup.errors import BackupDamaged
+from axis_security.ops.backup.errors import BackupDamaged, WrongBackupKey
 
 __all__ = ["ArchivedWal", "Artefact", "Backup", "BackupDriver", "BackupKind", "Inventory", "Progress", "silent"]
 
@@ -69,6 +69,26 @@ class Inventory:
     segment_bytes: int
     damaged: Sequence[BackupDamaged] = ()
 
+    @classmethod
+    def of(
+        cls, backups: Sequence[Backup], wal: Sequence[ArchivedWal], *, segment_bytes: int, damaged: Sequence[BackupDamaged] = ()
+    ) -> Inventory:
+        """From what was found, in any order.
+
+        Raises:
+            WrongBackupKey: no backup can be read, and one thing was sealed with another key: it is the key that is wrong.
+        """
+        if not backups:
+            for each in damaged:
+                if isinstance(each, WrongBackupKey):
+                    raise each
+        return cls(
+            backups=sorted(backups, key=lambda backup: backup.finished),
+            wal=sorted(wal, key=lambda each: each.name),
+            segment_bytes=segment_bytes,
+            damaged=damaged,
+        )
+
     @property
     def newest(self) -> Backup | None:
         """The newest whole backup."""
@@ -119,7 +139,11 @@ class BackupDriver(Protocol):
         ...
 
     def inventory(self) -> Inventory:
-        """Read what the repository holds."""
+        """Read what the repository holds. A backup that cannot be read is named, and hides none of the others.
+
+        Raises:
+            WrongBackupKey: see :meth:`Inventory.of`.
+        """
         ...
 
     def verify(self, progress: Progress = silent) -> CheckResult:

@@ -7,7 +7,6 @@ What it has over that: authenticated encryption, so that a changed byte is notic
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
@@ -21,8 +20,10 @@ from typing import BinaryIO, Final, cast
 
 from axis_security.core.checks import CheckResult, Finding, Severity
 from axis_security.core.clock import SYSTEM_CLOCK, Clock
+from axis_security.ops.backup.catalogue import catalogued, to_document
 from axis_security.ops.backup.driver import ArchivedWal, Artefact, Backup, BackupKind, Inventory, Progress, silent
-from axis_security.ops.backup.errors import BackupDamaged, BackupError, WalConflict, WrongBackupKey, WrongCluster
+from axis_security.ops.backup.errors import BackupDamaged, BackupError, WalConflict, WrongCluster
+from axis_security.ops.backup.pipes import Counting, Hashing, pump
 from axis_security.ops.backup.process import Account
 from axis_security.ops.backup.repository import MAGIC, SealedRepository
 from axis_security.ops.backup.restoring import empty_directory, plan_restore, recovery_settings
@@ -32,8 +33,6 @@ from axis_security.ops.backup.wal import SegmentHeader, check_archived_name, is_
 
 __all__ = ["NativeDriver"]
 
-_BLOCK: Final = 1 << 20
-_PIPE_BYTES: Final = 1 << 20
 _START: Final = re.compile(r"write-ahead log start point: ([0-9A-F]+/[0-9A-F]+) on timeline (\d+)")
 _END: Final = re.compile(r"write-ahead log end point: ([0-9A-F]+/[0-9A-F]+)")
 
@@ -108,48 +107,32 @@ class NativeDriver:
             self._settings.program("pg_basebackup"), "-d", self._settings.conninfo, "-D", "-", "-F", "t", "-X", "fetch",
             "-c", "fast", "-v", "--no-password", "--manifest-checksums", "CRC32C", "-l", f"axis-security {label}",
         ]  # fmt: skip
-        with (
-            self._active.writing(f"backups/{label}/base") as writer,
-            self._account.streaming(command, stdin=subprocess.DEVNULL, on_error_line=said.append) as process,
-        ):
-            total = _pump(cast("BinaryIO", process.stdout), cast("BinaryIO", writer), estimate, progress)
-        text = "".join(said)
-        start, end = _START.search(text), _END.search(text)
-        if start is None or end is None:
-            raise BackupError(
-                what="pg_basebackup did not say which WAL the backup needs",
-                why="its messages were not understood",
-                fix="report its version",
+        base, catalogue = f"backups/{label}/base", f"backups/{label}/catalogue"
+        with self._active.adding(label) as folder:
+            with (
+                self._active.writing(base, at=folder / "base") as writer,
+                self._account.streaming(command, stdin=subprocess.DEVNULL, on_error_line=said.append) as process,
+            ):
+                total = pump(cast("BinaryIO", process.stdout), cast("BinaryIO", writer), estimate, progress)
+            first, last = _wal_of("".join(said), segment_bytes)
+            backup = Backup(
+                label=label,
+                kind=BackupKind.FULL,
+                generation=self._active.generation,
+                started=started,
+                finished=self._clock.now(),
+                first_wal=first,
+                last_wal=last,
+                database_bytes=total,
             )
-        timeline = int(start[2])
-        backup = Backup(
-            label=label,
-            kind=BackupKind.FULL,
-            generation=self._active.generation,
-            started=started,
-            finished=self._clock.now(),
-            first_wal=lsn_segment(start[1], timeline, segment_bytes),
-            last_wal=lsn_segment(end[1], timeline, segment_bytes),
-            database_bytes=total,
-        )
-        document = {
-            "format": 1,
-            "label": label,
-            "started": backup.started.isoformat(),
-            "finished": backup.finished.isoformat(),
-            "first_wal": backup.first_wal,
-            "last_wal": backup.last_wal,
-            "database_bytes": total,
-            "stored_bytes": self._active.path(f"backups/{label}/base").stat().st_size,
-            "segment_bytes": segment_bytes,
-        }
-        self._active.write_document(f"backups/{label}/catalogue", document)
+            document = to_document(backup, stored_bytes=(folder / "base").stat().st_size, segment_bytes=segment_bytes)
+            self._active.write_document(catalogue, document, at=folder / "catalogue")
         return backup
 
     def _expire(self, segment_bytes: int) -> None:
         now, policy, inventory = self._clock.now(), self._settings.policy, self.inventory()
         if inventory.damaged:
-            return  # which of two copies is the one to keep is not known while one cannot be read
+            return  # whether one that cannot be read is the one to keep is not known: nothing goes until it is mended, or removed by hand
         held = inventory.backups
         # The newest backup from before the window stays whatever its age: the window's first moment is restored from it.
         anchor = next((backup for backup in reversed(held) if backup.finished <= now - policy.window), None)
@@ -166,11 +149,7 @@ class NativeDriver:
                     path.unlink()
 
     def inventory(self) -> Inventory:
-        """Read the catalogues, and list the WAL. A backup that cannot be read is named, and hides none of the others.
-
-        Raises:
-            WrongBackupKey: no backup opens, and one was sealed with another key: it is the key that is wrong.
-        """
+        """Read the catalogues, and list the WAL. See :meth:`BackupDriver.inventory`."""
         backups: list[Backup] = []
         wal: list[ArchivedWal] = []
         damaged: list[BackupDamaged] = []
@@ -178,7 +157,7 @@ class NativeDriver:
         for repository in self._repositories.values():
             for label in repository.labels():
                 try:
-                    backup, size = _catalogued(repository, label)
+                    backup, size = catalogued(repository, label)
                     backups.append(backup)
                 except FileNotFoundError:
                     continue  # retention took it meanwhile
@@ -188,20 +167,15 @@ class NativeDriver:
                 if is_segment(path.name):
                     with contextlib.suppress(FileNotFoundError):
                         wal.append(ArchivedWal(name=path.name, at=datetime.fromtimestamp(path.stat().st_mtime_ns / 1e9, UTC)))
-        if not backups:
-            for each in damaged:
-                if isinstance(each, WrongBackupKey):
-                    raise each
-        backups.sort(key=lambda backup: backup.finished)
-        return Inventory(backups=backups, wal=sorted(wal, key=lambda each: each.name), segment_bytes=size, damaged=damaged)
+        return Inventory.of(backups, wal, segment_bytes=size, damaged=damaged)
 
     def verify(self, progress: Progress = silent) -> CheckResult:
         """Open every file of every generation."""
         findings, count, done = [], 0, 0
-        paths = [(repository, path) for repository in self._repositories.values() for path in repository.files()]
-        total = sum(path.stat().st_size for _, path in paths)
+        files = [(repository, *each) for repository in self._repositories.values() for each in repository.files()]
+        total = sum(size for _, _, size in files)
         with Path(os.devnull).open("wb") as nowhere:
-            for repository, path in paths:
+            for repository, path, size in files:
                 name = str(path.relative_to(repository.root))
                 try:
                     repository.read_into(name, nowhere)
@@ -219,7 +193,7 @@ class NativeDriver:
                         )
                     )
                 count += 1
-                done += path.stat().st_size
+                done += size
                 progress("verify", done, total)
         return CheckResult(
             name="backup.verify",
@@ -239,7 +213,7 @@ class NativeDriver:
         with empty_directory(into, self._account):
             command = ["tar", "-x", "-f", "-", "-C", str(into)]
             with self._account.streaming(command, stdin=subprocess.PIPE) as process:
-                sink = _Counting(cast("BinaryIO", process.stdin), backup.database_bytes, progress)
+                sink = Counting(cast("BinaryIO", process.stdin), backup.database_bytes, progress)
                 try:
                     repository.read_into(f"backups/{backup.label}/base", cast("BinaryIO", sink))
                 finally:
@@ -276,13 +250,18 @@ class NativeDriver:
             with self._active.writing(stored) as writer:
                 writer.write(kept)
         except FileExistsError:
-            archived = _Hashing()
+            archived = Hashing()
             self._active.read_into(stored, cast("BinaryIO", archived))
             if archived.digest() != hashlib.sha256(kept).digest():
                 raise WalConflict(segment=name) from None
 
     def fetch_wal(self, name: str, into: Path) -> bool:
-        """Open one WAL file into *into*, which appears whole or not at all."""
+        """Open one WAL file into *into*, which appears whole or not at all.
+
+        Raises:
+            BackupDamaged: it is there and does not open.
+            BackupError: there is no repository at all, such as a disk that is not mounted: that is not the end of the archive.
+        """
         stored = _wal_name(check_archived_name(name))
         for repository in reversed(list(self._repositories.values())):
             temporary = into.with_name(f"{into.name}.axis-{secrets.token_hex(4)}")
@@ -296,55 +275,35 @@ class NativeDriver:
                 continue
             finally:
                 temporary.unlink(missing_ok=True)
+        if not any(repository.path("identity").exists() for repository in self._repositories.values()):
+            raise BackupError(
+                what=f"the repository of stanza `{self._settings.stanza}` is not there",
+                why="no generation of it has an identity file: whether it holds the segment is not known",
+                fix="mount it, or correct `repository` and `generations` in the backup configuration",
+            )
         return False
 
     def artefacts(self) -> Iterator[Artefact]:
         """Every file of every generation."""
         for repository in self._repositories.values():
-            for path in repository.files():
+            for path, size in repository.files():
                 name = f"g{repository.generation}/{path.relative_to(repository.root)}"
-                yield Artefact(name=name, bytes=path.stat().st_size, open=partial(_open, path))
-
-
-def _catalogued(repository: SealedRepository, label: str) -> tuple[Backup, int]:
-    """The backup *label*, and the size of its segments."""
-    where = f"g{repository.generation}/backups/{label}"
-    try:
-        document = repository.read_document(f"backups/{label}/catalogue")
-        stored = repository.path(f"backups/{label}/base").stat().st_size
-        if stored != document["stored_bytes"] or document["label"] != label:
-            raise BackupDamaged(name=f"{where}/base", why="its size is not what the catalogue says")
-        backup = Backup(
-            label=label,
-            kind=BackupKind.FULL,
-            generation=repository.generation,
-            started=datetime.fromisoformat(document["started"]),
-            finished=datetime.fromisoformat(document["finished"]),
-            first_wal=document["first_wal"],
-            last_wal=document["last_wal"],
-            database_bytes=int(document["database_bytes"]),
-        )
-        segment_position(backup.first_wal, int(document["segment_bytes"]))
-        if backup.started.tzinfo is None or backup.finished.tzinfo is None:
-            raise ValueError("a moment without a time zone")  # named below, as every other value that makes no sense
-        return backup, int(document["segment_bytes"])
-    except FileNotFoundError:
-        if repository.path(f"backups/{label}/catalogue").exists():
-            raise BackupDamaged(name=f"{where}/base", why="it is gone, and its catalogue is there") from None
-        raise
-    except OSError as error:
-        raise BackupDamaged(name=where, why=error.strerror or type(error).__name__) from None
-    except (
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-    ):  # it opened, so we sealed it: another version of this library, or a fault of ours
-        raise BackupDamaged(name=f"{where}/catalogue", why="it is no catalogue that this version reads") from None
+                yield Artefact(name=name, bytes=size, open=partial(_open, path))
 
 
 def _open(path: Path) -> BinaryIO:
     return path.open("rb")
+
+
+def _wal_of(said: str, segment_bytes: int) -> tuple[str, str]:
+    """The first and the last segment that a backup needs, as ``pg_basebackup -v`` says."""
+    start, end = _START.search(said), _END.search(said)
+    if start is None or end is None:
+        raise BackupError(
+            what="pg_basebackup did not say which WAL the backup needs", why="its messages were not understood", fix="report its version"
+        )
+    timeline = int(start[2])
+    return lsn_segment(start[1], timeline, segment_bytes), lsn_segment(end[1], timeline, segment_bytes)
 
 
 def _wal_name(name: str) -> str:
@@ -359,48 +318,3 @@ def _pad(path: Path, file: BinaryIO, name: str) -> None:
         header = SegmentHeader.read(written.read(64))
     if header is not None:
         file.truncate(header.size)
-
-
-def _pump(source: BinaryIO, sink: BinaryIO, estimate: int, progress: Progress) -> int:
-    with contextlib.suppress(OSError):  # a larger pipe is faster, and a smaller one right
-        fcntl.fcntl(source.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    buffer = memoryview(bytearray(_BLOCK))
-    total = filled = 0
-    # A pipe gives a little at a time; sealing and writing cost least in large pieces.
-    while count := source.readinto(buffer[filled:]):  # type: ignore[attr-defined]  # an unbuffered pipe has it
-        filled += count
-        if filled == _BLOCK:
-            sink.write(buffer)
-            total, filled = total + filled, 0
-            progress("backup", total, max(estimate, total))
-    sink.write(buffer[:filled])
-    total += filled
-    progress("backup", total, total)
-    return total
-
-
-class _Counting:
-    def __init__(self, sink: BinaryIO, total: int, progress: Progress) -> None:
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(sink.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self._sink, self._total, self._progress, self._done = sink, total, progress, 0
-
-    def write(self, data: memoryview) -> int:
-        view = memoryview(data)
-        while len(view) > 0:  # a pipe may take less than it is given
-            view = view[self._sink.write(view) :]
-        self._done += len(data)
-        self._progress("restore", self._done, self._total)
-        return len(data)
-
-
-class _Hashing:
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        self._hash.update(data)
-        return len(data)
-
-    def digest(self) -> bytes:
-        return self._hash.digest()

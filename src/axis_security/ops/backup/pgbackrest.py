@@ -10,36 +10,25 @@ verified or restored. A new key is a new repository (``g2`` beside ``g1``).
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from axis_security.core.checks import CheckResult, Finding, Severity
-from axis_security.core.errors import ConfigError
 from axis_security.ops.backup.driver import ArchivedWal, Artefact, Backup, BackupKind, Inventory, Progress, silent
 from axis_security.ops.backup.errors import BackupDamaged, BackupError, ProgramFailed, WrongBackupKey
+from axis_security.ops.backup.pgbackrest_config import render_configuration
 from axis_security.ops.backup.process import Account
 from axis_security.ops.backup.restoring import empty_directory, plan_restore, recovery_target
 from axis_security.ops.backup.settings import BackupKeys, BackupSettings
 from axis_security.ops.backup.wal import check_archived_name
 
-__all__ = ["PgBackRestDriver", "render_configuration"]
+__all__ = ["PgBackRestDriver"]
 
 _MAGIC: Final = b"Salted__"
-_OPTIONS: Final = re.compile(
-    r"repo1-(type|bundle|s3-(bucket|endpoint|region|uri-style|key-type|role|kms-key-id)|azure-(account|container|endpoint|key-type|uri-style)"
-    r"|gcs-(bucket|endpoint|key-type)|storage-(ca-file|ca-path|host|port))"
-    r"|compress-(type|level)|buffer-size|(io|db|protocol)-timeout|archive-timeout|job-retry(-interval)?",
-    re.ASCII,
-)
-"""What a host may set. By a list of what is allowed: among the rest are options that drop WAL (``archive-push-queue-max``), count instead of date
-(``repo-retention-*``), or skip checks."""
-
-_SECRET_OPTIONS: Final = re.compile(r"repo1-(s3-(key|key-secret|token)|azure-key|gcs-key)", re.ASCII)
 _PROGRESS: Final = re.compile(r"(?:backup|restore) file .*?\([^()]*?([\d.]+)%\)")
 _SEGMENT_FILE: Final = re.compile(r"([0-9A-F]{24})-[0-9a-f]{40}(?:\.\w+)?$", re.ASCII)
 # pgBackRest's own exit statuses (src/common/error.auto.c of its source).
@@ -49,58 +38,6 @@ _STANZA_EXISTS: Final = frozenset({0, 2})
 """Status codes of ``info``: whole backups, or none yet."""
 _OTHER: Final = 99
 """pgBackRest's word, in a stanza's status, for an error that each repository's own message tells."""
-
-
-def render_configuration(settings: BackupSettings, generation: int) -> str:
-    """pgBackRest's configuration for one generation of the repository.
-
-    Raises:
-        ConfigError: an option that is not on the list of allowed ones.
-    """
-    for name in settings.options:
-        if _OPTIONS.fullmatch(name) is None:
-            raise ConfigError(
-                what=f"the pgBackRest option `{name}` cannot be set here",
-                why="it is ours (path, encryption, retention by time), would drop WAL or skip a check, or is a secret",
-                fix="remove it; secrets go to `secret_options`, retention to the policy",
-            )
-    for name in settings.secret_options:
-        if _SECRET_OPTIONS.fullmatch(name) is None:
-            raise ConfigError(what=f"`{name}` is no secret option of pgBackRest", why="only access keys are passed so", fix="remove it")
-    days = max(1, math.ceil(settings.policy.retention / timedelta(days=1)))
-    chosen = {
-        "repo1-path": str(settings.root(generation)),
-        "repo1-cipher-type": "aes-256-cbc",
-        "repo1-retention-full-type": "time",
-        "repo1-retention-full": str(days),
-        "compress-type": "zst",
-        "process-max": str(settings.processes),
-        "start-fast": "y",
-        "archive-timeout": "600",  # the limit for a backlog, not for a failure: `run` has seen the archiver work
-        "lock-path": str(settings.state / "lock"),
-        "spool-path": str(settings.state / "spool"),
-        "log-level-file": "off",
-        "log-level-console": "off",
-        "log-level-stderr": "warn",
-        **settings.options,
-    }
-    stanza = {
-        "pg1-path": str(settings.data_dir),
-        "pg1-port": str(settings.port),
-        "pg1-socket-path": str(settings.socket_dir),
-        "pg1-user": settings.user,
-        "pg1-database": settings.database,
-    }
-    lines = ["# Written by axis-security. The passphrase is not here: it comes from the secrets manager, by environment.", "[global]"]
-    lines += [f"{name}={_one_line(value)}" for name, value in chosen.items()]
-    lines += ["", f"[{settings.stanza}]", *(f"{name}={_one_line(value)}" for name, value in stanza.items())]
-    return "\n".join(lines) + "\n"
-
-
-def _one_line(value: str) -> str:
-    if "\n" in value or "\r" in value:
-        raise ConfigError(what="a backup setting spans lines", why="it would add options to pgBackRest's configuration", fix="correct it")
-    return value
 
 
 class PgBackRestDriver:
@@ -163,19 +100,23 @@ class PgBackRestDriver:
         self._call(self._settings.active, "stanza-create")
 
     def run(self, kind: BackupKind = BackupKind.FULL, progress: Progress = silent) -> Backup:
-        """Take one backup; pgBackRest lets go of old ones at its end, and resumes or removes what a killed run left at its beginning."""
+        """Take one backup; pgBackRest lets go of old ones at its end (of none while one is damaged), and resumes or removes what a killed run left at its beginning."""
         generation = self._settings.active
         found = self._info(generation)
         if found.get("status", {}).get("code") not in _STANZA_EXISTS:
             self.prepare()
         self._call(generation, "check")
-        known = {each["label"] for each in found.get("backup", ())}
-        began = datetime.now(UTC)
-        self._call(generation, "backup", f"--type={kind}", "--log-level-console=detail", on_line=_watch("backup", progress))
-        new = [backup for backup in self._backups(generation) if backup.label not in known]
+        known, damaged = self._backups(generation)
+        words = [f"--type={kind}", "--log-level-console=detail"]
+        if damaged:
+            words.append("--no-expire-auto")  # whether one that cannot be read is the one to keep is not known
+        self._call(generation, "backup", *words, on_line=_watch("backup", progress))
+        new = [backup for backup in self._backups(generation)[0] if backup not in known]
         if not new:
             raise BackupError(
-                what="pgBackRest lists no new backup", why=f"none was added since {began:%H:%M:%S}", fix="run `pgbackrest info`"
+                what="pgBackRest lists no new backup",
+                why="it ended without an error, and added none that is whole",
+                fix="run `axis-security backup check`",
             )
         return new[-1]
 
@@ -193,15 +134,25 @@ class PgBackRestDriver:
             raise BackupDamaged(name=f"g{generation}", why="pgBackRest cannot read its info files")
         return found
 
-    def _backups(self, generation: int) -> list[Backup]:
-        out = []
-        for each in self._info(generation).get("backup", ()):
-            if each.get("error"):
-                continue  # it copied a page whose checksum was wrong: not a whole backup
-            stamp = each["timestamp"]
-            out.append(
+    def _backups(self, generation: int) -> tuple[list[Backup], list[BackupDamaged]]:
+        """What the generation lists: whole backups, and those that are none."""
+        listed = self._info(generation).get("backup", ())
+        if not listed:
+            return [], []
+        folder = f"backup/{self._settings.stanza}"
+        # Only the manifests: a repository holds a file for each of the database's.
+        kept = {name.partition("/")[0] for name in self._list(generation, folder, r"--filter=^[^/]+/backup\.manifest(\.copy)?$")}
+        whole, damaged = [], []
+        for each in listed:
+            label, stamp = each["label"], each["timestamp"]
+            lost = [name for name in (label, *(each.get("reference") or ())) if name not in kept]
+            if each.get("error") or lost:
+                why = f"the manifest of `{lost[0]}` is gone" if lost else "a page that it copied has a wrong checksum"
+                damaged.append(BackupDamaged(name=f"g{generation}/{folder}/{label}", why=why))
+                continue
+            whole.append(
                 Backup(
-                    label=each["label"],
+                    label=label,
                     kind=BackupKind(each["type"]),
                     generation=generation,
                     started=datetime.fromtimestamp(stamp["start"], UTC),
@@ -211,23 +162,25 @@ class PgBackRestDriver:
                     database_bytes=int(each["info"]["size"]),
                 )
             )
-        return out
+        return whole, damaged
 
     def inventory(self) -> Inventory:
-        """Ask pgBackRest what each generation holds."""
+        """Ask pgBackRest what each generation holds. See :meth:`BackupDriver.inventory`."""
         backups: list[Backup] = []
         wal: list[ArchivedWal] = []
+        damaged: list[BackupDamaged] = []
         for generation in self._settings.generations:
-            backups += self._backups(generation)
+            try:
+                whole, broken = self._backups(generation)
+            except BackupDamaged as error:  # its lists cannot be read: the other generations' still can
+                whole, broken = [], [error]
+            backups += whole
+            damaged += broken
             for name, entry in self._list(generation, f"archive/{self._settings.stanza}").items():
                 match = _SEGMENT_FILE.search(name)
                 if match is not None:
                     wal.append(ArchivedWal(name=match[1], at=datetime.fromtimestamp(entry["time"] + 1, UTC)))
-        return Inventory(
-            backups=sorted(backups, key=lambda backup: backup.finished),
-            wal=sorted(wal, key=lambda each: each.name),
-            segment_bytes=self._segment_bytes(),
-        )
+        return Inventory.of(backups, wal, segment_bytes=self._segment_bytes(), damaged=damaged)
 
     def _segment_bytes(self) -> int:
         control = self._settings.data_dir / "global" / "pg_control"
@@ -237,8 +190,8 @@ class PgBackRestDriver:
         match = re.search(r"Bytes per WAL segment:\s+(\d+)", text)
         return int(match[1]) if match else 16 << 20
 
-    def _list(self, generation: int, path: str) -> Mapping[str, Any]:
-        found = json.loads(self._call(generation, "repo-ls", path, "--recurse", "--output=json") or "{}")
+    def _list(self, generation: int, path: str, *words: str) -> Mapping[str, Any]:
+        found = json.loads(self._call(generation, "repo-ls", path, "--recurse", "--output=json", *words) or "{}")
         return {name: entry for name, entry in found.items() if entry["type"] == "file"}
 
     def verify(self, progress: Progress = silent) -> CheckResult:

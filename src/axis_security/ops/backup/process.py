@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from axis_security.core.errors import ConfigError
 from axis_security.ops.backup.errors import ProgramFailed
 
 __all__ = ["Account"]
 
-_TAIL = 4_000
+_TAIL: Final = 4_000
+_KEPT: Final = frozenset({
+    "PATH", "HOME", "PGPASSFILE", "PYTHONPATH", "CREDENTIALS_DIRECTORY",
+    # How boto3 finds out who it is and where: a drill's server calls `wal-get`, which asks the secrets manager. None of them holds a secret.
+    "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME", "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+})  # fmt: skip
+"""What programs inherit of the environment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +67,7 @@ class Account:
 
     def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         """A clean one: PGHOST or PGBACKREST_* of the caller must not steer our programs, and messages are read in English."""
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if name in {"PATH", "HOME", "PGPASSFILE", "PYTHONPATH", "CREDENTIALS_DIRECTORY"}
-        }
+        kept = {name: value for name, value in os.environ.items() if name in _KEPT}
         return {
             "PATH": "/usr/bin:/bin",
             **kept,
@@ -79,15 +82,15 @@ class Account:
         """Start *command*.
 
         Raises:
-            ConfigError: the program is not installed.
+            ConfigError: the program is not installed, or may not be run.
         """
         who: dict[str, Any] = {}
         if os.geteuid() == 0 and self.name is not None:
             who = {"user": self.name, "group": pwd.getpwnam(self.name).pw_gid, "extra_groups": []}
         try:
             return subprocess.Popen(list(command), env=self.environment(env), cwd="/", **who, **options)
-        except FileNotFoundError:
-            raise _not_installed(command[0]) from None
+        except (FileNotFoundError, PermissionError) as error:
+            raise _not_started(command[0], error) from None
 
     def run(self, command: Sequence[str], *, env: Mapping[str, str] | None = None, on_line: Callable[[str], None] | None = None) -> str:
         """Run *command* to its end and return what it printed; *on_line* sees each line as it comes.
@@ -158,11 +161,9 @@ def _listen(stream: IO[bytes] | None, said: list[str], on_line: Callable[[str], 
             on_line(line)
 
 
-def _not_installed(program: str) -> ConfigError:
-    package = {"pgbackrest": "apt-get install pgbackrest"}.get(
-        Path(program).name, "install PostgreSQL's server programs, or correct `bin_dir`"
+def _not_started(program: str, error: OSError) -> ConfigError:
+    fix = (
+        "apt-get install pgbackrest" if Path(program).name == "pgbackrest" else "install PostgreSQL's server programs, or correct `bin_dir`"
     )
-    found = shutil.which(program)
-    return ConfigError(
-        what=f"`{program}` cannot be started", why="it is not installed" if found is None else "it may not be run", fix=package
-    )
+    why = "it is not installed" if isinstance(error, FileNotFoundError) else "this account may not run it"
+    return ConfigError(what=f"`{program}` cannot be started", why=why, fix=fix)

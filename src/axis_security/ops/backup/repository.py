@@ -1,8 +1,8 @@
 """The native driver's repository: files that appear whole or not at all, each sealed (AXO1) and bound to its own name.
 
-``g<generation>/identity`` names the cluster; ``wal/<timeline>/<segment>`` and ``backups/<label>/base`` hold the data; ``backups/<label>/catalogue`` is
-written last, so a backup without one is half-written and goes with the next run. Names are bound into each file's seal: one that is put in another's place
-does not open.
+``g<generation>/identity`` names the cluster; ``wal/<timeline>/<segment>``, ``backups/<label>/base`` and ``backups/<label>/catalogue`` hold the data. A backup is
+written below another name and gets its own when it is whole, and loses it before it is removed: what a killed run leaves is known by its name, and whatever
+stands under a label was whole once. Names are bound into each file's seal: one that is put in another's place does not open.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ __all__ = ["MAGIC", "SealedRepository"]
 MAGIC: Final = b"\xa2\x01"
 """What every stored file begins with: AXO1, suite 1."""
 
-_TEMPORARY: Final = ".writing-"
+_WRITING: Final = ".writing-"
+_REMOVING: Final = ".removing-"
+_PASSING: Final = (_WRITING, _REMOVING)
+"""What names of files and directories begin with that are not whole, yet or any more."""
 
 
 class SealedRepository:
@@ -83,15 +86,31 @@ class SealedRepository:
             os.close(descriptor)
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[SealedWriter]:
+    def adding(self, label: str) -> Iterator[Path]:
+        """Make the backup *label* of the files that the block writes into the directory it gets (``at`` of :meth:`writing`). It appears when the block ends
+        without an exception, and not otherwise. Call it under the lock."""
+        folder = self._account.directory(self.root / "backups" / f"{_WRITING}{label}")
+        try:
+            yield folder
+            folder.rename(self.root / "backups" / label)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        _sync_directory(folder.parent)
+
+    @contextmanager
+    def writing(self, name: str, *, at: Path | None = None) -> Iterator[SealedWriter]:
         """Write *name*: it appears, whole and on disk, when the block ends without an exception, and not otherwise.
+
+        Args:
+            at: where it lies for now, if not under its name; it will open under its name only.
 
         Raises:
             FileExistsError: it is there already; nothing was changed.
         """
-        path = self.path(name)
+        path = self.path(name) if at is None else at
         directory = self._account.directory(path.parent)
-        temporary = directory / f"{_TEMPORARY}{path.name}-{secrets.token_hex(6)}"
+        temporary = directory / f"{_WRITING}{path.name}-{secrets.token_hex(6)}"
         try:
             with temporary.open("xb") as file:
                 temporary.chmod(0o600)
@@ -122,9 +141,9 @@ class SealedRepository:
             except SealError as error:
                 raise BackupDamaged(name=f"g{self.generation}/{name}", why=error.why) from None
 
-    def write_document(self, name: str, document: Mapping[str, Any]) -> None:
+    def write_document(self, name: str, document: Mapping[str, Any], *, at: Path | None = None) -> None:
         """Write a small JSON document as :meth:`writing` does."""
-        with self.writing(name) as writer:
+        with self.writing(name, at=at) as writer:
             writer.write(json.dumps(document, sort_keys=True).encode())
 
     def read_document(self, name: str) -> Mapping[str, Any]:
@@ -140,31 +159,44 @@ class SealedRepository:
             return object_key_id(file.read(HEADER_BYTES), name=name)
 
     def clean(self) -> list[str]:
-        """Remove what killed runs left: temporary files, and backups without a catalogue. Call it under the lock; returns what went."""
-        gone = []
-        # Not the WAL's: archive_command works beside us, without the lock.
-        for path in sorted((self.root / "backups").glob("*")):
-            if not (path / "catalogue").exists():
-                shutil.rmtree(path)
-                gone.append(path.name)
-        for path in self.root.glob(f"backups/*/{_TEMPORARY}*"):
-            path.unlink(missing_ok=True)
-            gone.append(path.name)
-        return gone
+        """Remove what killed runs left: backups that were not whole yet, or not any more. Call it under the lock; returns what went."""
+        # Not the WAL's temporary files: archive_command works beside us, without the lock.
+        gone = [path for path in sorted((self.root / "backups").glob(".*")) if path.name.startswith(_PASSING)]
+        for path in gone:
+            shutil.rmtree(path)
+        return [path.name for path in gone]
 
     def remove_backup(self, label: str) -> None:
-        """Remove a backup, catalogue first: cut short, the rest goes with the next run."""
-        (self.root / "backups" / label / "catalogue").unlink()
-        shutil.rmtree(self.root / "backups" / label)
+        """Remove a backup. It is none from the first moment on: cut short, the rest goes with the next run."""
+        folder = self.root / "backups" / label
+        passing = folder.with_name(f"{_REMOVING}{label}")
+        folder.rename(passing)
+        shutil.rmtree(passing)
 
     def labels(self) -> list[str]:
-        """Whole backups, oldest first."""
-        return sorted(path.parent.name for path in self.root.glob("backups/*/catalogue"))
+        """Every backup that was whole once, oldest first."""
+        return sorted(path.name for path in self.root.glob("backups/*") if path.is_dir() and not path.name.startswith(_PASSING))
 
-    def files(self) -> Iterator[Path]:
-        """Every stored file, oldest first."""
-        found = [path for path in self.root.rglob("*") if path.is_file() and path.name != "lock" and not path.name.startswith(_TEMPORARY)]
-        yield from sorted(found, key=lambda path: path.stat().st_mtime_ns)
+    def files(self) -> Iterator[tuple[Path, int]]:
+        """Every stored file with its size, oldest first. What goes meanwhile is left out.
+
+        Raises:
+            OSError: a directory cannot be read: what may lie there is not passed over.
+        """
+        found = []
+        for folder, inner, names in os.walk(self.root, onerror=_unless_gone):
+            inner[:] = [name for name in inner if not name.startswith(_PASSING)]
+            for name in names:
+                path = Path(folder, name)
+                if path.name != "lock" and not path.name.startswith(_PASSING):
+                    with contextlib.suppress(FileNotFoundError):
+                        found.append((path.stat().st_mtime_ns, path, path.stat().st_size))
+        yield from ((path, size) for _, path, size in sorted(found))
+
+
+def _unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _sync_directory(path: Path) -> None:

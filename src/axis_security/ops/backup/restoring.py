@@ -22,10 +22,13 @@ def plan_restore(inventory: Inventory, target: datetime | None) -> Backup:
 
     Raises:
         NoUsableBackup: there is none at all.
+        BackupDamaged: there is one, and it cannot be read.
         TargetOutsideWindow: *target* is before the oldest backup or after the newest archived WAL.
         WalMissing: a segment on the way is not there; it is named.
     """
     if inventory.newest is None:
+        if inventory.damaged:
+            raise inventory.damaged[0]
         raise NoUsableBackup(why="the repository holds none")
     newest_wal = inventory.newest_wal_at
     backup = inventory.newest if target is None else inventory.before(target)
@@ -73,14 +76,14 @@ def empty_directory(path: Path, account: Account) -> Iterator[None]:
     """Make *path* an empty directory; if the block raises, it is empty again, and after a kill the next restore to it starts over.
 
     Raises:
-        ConfigError: it holds something that no restore of ours began.
+        ConfigError: it is a file, or holds something that no restore of ours began.
     """
     mark = path.with_name(f".{path.name}.restoring")
     if mark.exists():
         _empty(path)
-    if path.exists() and any(path.iterdir()):
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ConfigError(
-            what=f"`{path}` is not empty",
+            what=f"`{path}` is no empty directory",
             why="a restore overwrites nothing",
             fix="restore beside it, look at the result, and then swap the directories",
         )

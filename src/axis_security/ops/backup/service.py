@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -60,14 +61,15 @@ class Backups:
         return cls(settings, keys, sink=sink)
 
     def run(self, kind: BackupKind | None = None, progress: Progress = silent) -> Backup:
-        """Take a backup, with a canary row before and after it; full when one is due, else incremental, unless told.
+        """Take a backup, with a canary row before and after it; full when one is due or another is damaged, else incremental, unless told.
 
         Raises:
             AxisError: it was not taken. An event says so too.
         """
         began = time.monotonic()
         try:
-            backup = self._run(kind, progress)
+            with _as_backup_errors():
+                backup = self._run(kind, progress)
         except AxisError as error:
             self._emit(
                 EventKind.BACKUP_RUN, Outcome.FAILED, driver=self.driver.name, kind=error.code, seconds=round(time.monotonic() - began, 3)
@@ -97,13 +99,11 @@ class Backups:
             # An archiver that is behind, or fails, is known before anything is copied; what waits for WAL later has a limit of its own.
             switch_and_wait(connection)
         if kind is None:
-            full = [
-                each.finished
-                for each in self.driver.inventory().backups
-                if each.kind is BackupKind.FULL and each.generation == self.settings.active
-            ]
+            held = self.driver.inventory()
+            full = [each.finished for each in held.backups if each.kind is BackupKind.FULL and each.generation == self.settings.active]
             due = self.settings.policy.full_is_due(max(full, default=None), self._clock.now())
-            kind = BackupKind.FULL if due or self.driver.name == "native" else BackupKind.INCR
+            # A full one stands by itself: what the next incremental one would build on may be what is damaged.
+            kind = BackupKind.FULL if due or held.damaged or self.driver.name == "native" else BackupKind.INCR
         backup = self.driver.run(kind, progress)
         with connected(self.settings.conninfo) as connection:
             plant_canary(connection)
@@ -124,19 +124,22 @@ class Backups:
         except AxisError as error:
             results.append(_unseen("backup.archiver", error))
         try:
-            inventory = self.driver.inventory()
+            with _as_backup_errors():
+                inventory = self.driver.inventory()
         except AxisError as error:
             results += [_unseen(f"backup.{name}", error) for name in ("catalogue", "age", "wal_gap", "loss", "window")]
         else:
             results += [check_catalogue(inventory), check_age(inventory, policy, now=now), check_gap(inventory)]
             results += [check_loss(inventory, policy, now=now), check_window(inventory, policy, now=now)]
         try:
-            results.append(check_encryption(self.driver.artefacts(), magic=self.driver.magic, canaries=canaries or ()))
-        except (AxisError, OSError) as error:
+            with _as_backup_errors():
+                results.append(check_encryption(self.driver.artefacts(), magic=self.driver.magic, canaries=canaries or ()))
+        except AxisError as error:
             results.append(_unseen("backup.encryption", error))
         if verify:
             try:
-                results.append(self.driver.verify(progress))
+                with _as_backup_errors():
+                    results.append(self.driver.verify(progress))
             except AxisError as error:
                 results.append(_unseen("backup.verify", error))
         return results
@@ -152,15 +155,16 @@ class Backups:
     ) -> DrillReport:
         """See :func:`~axis_security.ops.backup.drill.drill`. An event says how it ended."""
         try:
-            report = drill(
-                self.settings,
-                self.driver,
-                invariants=invariants or {},
-                target=target,
-                uniform=uniform,
-                progress=progress,
-                previous=previous,
-            )
+            with _as_backup_errors():
+                report = drill(
+                    self.settings,
+                    self.driver,
+                    invariants=invariants or {},
+                    target=target,
+                    uniform=uniform,
+                    progress=progress,
+                    previous=previous,
+                )
         except AxisError as error:
             self._emit(EventKind.BACKUP_DRILLED, Outcome.FAILED, driver=self.driver.name, label=error.code)
             raise
@@ -172,20 +176,30 @@ class Backups:
 
     def restore(self, into: Path, *, target: datetime | None = None, progress: Progress = silent) -> Backup:
         """Make *into* a data directory that recovers to *target* when PostgreSQL is started on it. Nothing that exists is overwritten."""
-        return self.driver.restore(into, target=target, progress=progress)
+        with _as_backup_errors():
+            return self.driver.restore(into, target=target, progress=progress)
 
     def _emit(self, event: EventKind, outcome: Outcome, **detail: Scalar) -> None:
         self._sink.emit(AuditEvent(kind=event, at=self._clock.now(), outcome=outcome, detail=detail))
 
 
-def _unseen(name: str, error: Exception) -> CheckResult:
-    known = isinstance(error, AxisError)
-    finding = Finding(
-        code=error.code if isinstance(error, AxisError) else "backup.unreadable",
-        severity=Severity.ERROR,
-        object=name,
-        what=error.what if isinstance(error, AxisError) else "the repository could not be read",
-        why=error.why if isinstance(error, AxisError) else type(error).__name__,
-        fix=error.fix if isinstance(error, AxisError) else "check its permissions",
-    )
-    return CheckResult(name=name, ok=False, seen="could not be measured" if known else "unreadable", findings=(finding,))
+@contextmanager
+def _as_backup_errors() -> Iterator[None]:
+    """A disk that is full, not mounted or not readable is the plainest way for a backup to fail: it is an error of ours, and an event, like the others.
+
+    Raises:
+        BackupError: in an OSError's place.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise BackupError(
+            what="a file of the backup could not be read or written",
+            why=f"`{error.filename}`: {error.strerror}" if error.filename else error.strerror or type(error).__name__,
+            fix="check that its file system is mounted, has room, and is open to the account that runs backups",
+        ) from None
+
+
+def _unseen(name: str, error: AxisError) -> CheckResult:
+    finding = Finding(code=error.code, severity=Severity.ERROR, object=name, what=error.what, why=error.why, fix=error.fix)
+    return CheckResult(name=name, ok=False, seen="could not be measured", findings=(finding,))

@@ -7,8 +7,8 @@ import shlex
 import sys
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from datetime import timedelta
+from dataclasses import MISSING, dataclass, field, fields
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +29,18 @@ HELPER: Final = (sys.executable, "-m", "axis_security.cli", "backup")
 
 _STANZA: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
 _DURATION: Final = re.compile(r"(\d{1,5}) ?(s|min|h|d)", re.ASCII)
+_SAID: Final = {
+    "timedelta": 'duration such as "7 d", "2 h" or "1 min"',
+    "Path": "path, in quotes",
+    "str": "text",
+    "str | None": "text",
+    "int": "whole number",
+    "datetime | None": "moment with its zone, without quotes, such as 2026-05-01T00:00:00Z",
+    "tuple[int, ...]": "list of whole numbers",
+    "tuple[str, ...]": "list of texts",
+    "Mapping[str, str]": "table of texts",
+}
+"""What a value is called, by its field's type."""
 _UNIT: Final = {"s": 1, "min": 60, "h": 3_600, "d": 86_400}
 
 
@@ -196,13 +208,16 @@ def load_settings(path: Path) -> tuple[BackupSettings, BackupKeys]:
     unknown = document.keys() - {"backup", "policy", "secrets"}
     if unknown:
         raise _unusable(path, f"unknown sections {sorted(unknown)}")
+    wrong = [name for name, table in document.items() if not isinstance(table, dict)]
+    if wrong:
+        raise _unusable(path, f"`{wrong[0]}` is a value, not a section")
     policy = BackupPolicy(**_values(path, BackupPolicy, document.get("policy", {})))
     values = _values(path, BackupSettings, document.get("backup", {}))
+    missing = [each.name for each in fields(BackupSettings) if each.default is each.default_factory is MISSING and each.name not in values]
+    if missing:
+        raise _unusable(path, f"[backup] needs {', '.join(missing)}")
     values.setdefault("helper", (*HELPER, "--config", str(path.resolve())))
-    try:
-        settings = BackupSettings(**values, policy=policy)
-    except TypeError:
-        raise _unusable(path, "[backup] needs stanza, repository, data_dir and bin_dir") from None
+    settings = BackupSettings(**values, policy=policy)
     return settings, BackupKeys(_provider(path, dict(document.get("secrets", {}))), settings)
 
 
@@ -211,30 +226,41 @@ def _values(path: Path, cls: type[Any], table: Mapping[str, Any]) -> dict[str, A
     unknown = table.keys() - kinds.keys()
     if unknown:
         raise _unusable(path, f"unknown names {sorted(unknown)}")
-    out: dict[str, Any] = {}
-    for name, value in table.items():
-        if kinds[name] == "timedelta":
-            match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-            if match is None:
-                raise _unusable(path, f'`{name}` is a duration such as "7 d", "2 h" or "1 min"')
-            out[name] = timedelta(seconds=int(match[1]) * _UNIT[match[2]])
-        elif kinds[name] == "Path":
-            out[name] = Path(value)
-        elif isinstance(value, list):
-            out[name] = tuple(value)
-        else:
-            out[name] = value
-    return out
+    return {name: _value(path, name, kinds[name], value) for name, value in table.items()}
+
+
+def _value(path: Path, name: str, kind: str, value: object) -> object:
+    match kind, value:
+        case "timedelta", str():
+            match = _DURATION.fullmatch(value)
+            if match is not None:
+                return timedelta(seconds=int(match[1]) * _UNIT[match[2]])
+        case "Path", str():
+            return Path(value)
+        case ("str", str()) | ("str | None", str()) | ("datetime | None", datetime()):
+            return value
+        case "int", int() if not isinstance(value, bool):
+            return value
+        case "tuple[int, ...]", list() if all(type(each) is int for each in value):
+            return tuple(value)
+        case "tuple[str, ...]", list() if all(isinstance(each, str) for each in value):
+            return tuple(value)
+        case "Mapping[str, str]", dict() if all(isinstance(each, str) for each in value.values()):
+            return value
+    raise _unusable(path, f"`{name}` is no {_SAID[kind]}")
 
 
 def _provider(path: Path, table: dict[str, Any]) -> SecretProvider:
-    kind = table.pop("provider", None)
+    wrong = [name for name, value in table.items() if not isinstance(value, str)]
+    if wrong:
+        raise _unusable(path, f"`{wrong[0]}` is no text")
+    made: SecretProvider | None = None
     try:
-        match kind:
+        match table.pop("provider", None):
             case "files":
-                return MountedFiles(Path(table.pop("directory")))
+                made = MountedFiles(Path(table.pop("directory")))
             case "environment":
-                return EnvironmentSecrets(environment=Environment(table.pop("environment", "production")))
+                made = EnvironmentSecrets(environment=_environment(path, table.pop("environment", "production")))
             case "vault":
                 from axis_security.ops.secrets import AppRoleLogin, VaultKv2, VaultSession
 
@@ -247,14 +273,25 @@ def _provider(path: Path, table: dict[str, Any]) -> SecretProvider:
                 session = VaultSession(
                     url=table.pop("url"), login=login, verify=table.pop("ca", None), namespace=table.pop("namespace", None)
                 )
-                return VaultKv2(session, mount=table.pop("mount", "secret"), prefix=table.pop("prefix", ""))
+                made = VaultKv2(session, mount=table.pop("mount", "secret"), prefix=table.pop("prefix", ""))
             case "aws":
                 from axis_security.ops.secrets import AwsSecretsManager
 
-                return AwsSecretsManager(prefix=table.pop("prefix", ""))
+                made = AwsSecretsManager(prefix=table.pop("prefix", ""))
     except KeyError as missing:
         raise _unusable(path, f"[secrets] needs {missing}") from None
-    raise _unusable(path, "[secrets] names no `provider`: files, vault, aws, or environment in development")
+    if made is None:
+        raise _unusable(path, "[secrets] names no `provider`: files, vault, aws, or environment in development")
+    if table:
+        raise _unusable(path, f"unknown names in [secrets] {sorted(table)}")
+    return made
+
+
+def _environment(path: Path, text: str) -> Environment:
+    try:
+        return Environment(text)
+    except ValueError:
+        raise _unusable(path, f"`environment` is one of {', '.join(each.value for each in Environment)}") from None
 
 
 def _unusable(path: Path, why: str) -> ConfigError:
