@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo test lint bench docs serve nightly coverage mutation fuzz sbom lock clean
+.PHONY: help demo test lint bench docs serve nightly lowest python postgres coverage mutation fuzz sbom release lock clean
 
 V := .venv/bin
 
@@ -19,6 +19,17 @@ test: .venv/.stamp-dev  ## All tests but the long ones (ARGS= for pytest)
 
 nightly: .venv/.stamp-dev  ## All tests, with the long profiles
 	@AXIS_TEST_PROFILE=nightly $(V)/python -m pytest -n 2 -m "nightly or not nightly" --timeout=3600 $(ARGS)
+
+lowest: .venv-lowest/.stamp-lowest  ## All tests on the lowest versions that pyproject.toml names, in an environment of their own
+	@AXIS_TEST_PROFILE=short .venv-lowest/bin/python -m pytest -n 2 $(ARGS)
+
+VERSION ?= 3.13
+python:  ## All tests on another Python, in an environment of its own (VERSION=3.13)
+	@PYTHON="$${PYTHON:-python$(VERSION)}" requirements/install dev .venv-$(VERSION)
+	@AXIS_TEST_PROFILE=short .venv-$(VERSION)/bin/python -m pytest -n 2 $(ARGS)
+
+postgres: .venv/.stamp-dev  ## The tests that use a database, on another PostgreSQL (VERSION=15)
+	@AXIS_TEST_PROFILE=short $(V)/python tests/on_postgres.py $(VERSION) -n 2 tests/integration tests/property $(ARGS)
 
 coverage: .venv/.stamp-dev  ## Branch coverage of src; fails under what pyproject.toml says
 	@$(V)/coverage erase
@@ -37,6 +48,10 @@ fuzz: .venv/.stamp-dev  ## Coverage-guided fuzzing of what strangers' bytes reac
 sbom: .venv/.stamp-dev  ## What a release stands on, as CycloneDX: dist/axis-security.cdx.json
 	@mkdir -p dist
 	@$(V)/cyclonedx-py requirements requirements/runtime.txt --pyproject pyproject.toml --output-reproducible --of JSON -o dist/axis-security.cdx.json
+
+release: sbom  ## Wheel and sdist beside the bill of materials in dist/, after every check of a release
+	@$(V)/python -m pytest -m "nightly or not nightly" tests/integration/test_release.py tests/integration/test_sbom.py tests/typing $(ARGS)
+	@$(V)/hatchling build -d dist
 
 lint: .venv/.stamp-dev  ## ruff, its formatter, mypy --strict, and our own secret scanner
 	@$(V)/ruff check
@@ -57,7 +72,10 @@ lock: .venv/.stamp-dev  ## Pin the requirement files again (needs uv)
 	@requirements/lock
 
 clean:  ## Remove everything that can be made again
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* dist build site
+	@rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* dist build site
 
 .venv/.stamp-%: requirements/%.txt requirements/install
 	@requirements/install $*
+
+.venv-lowest/.stamp-lowest: requirements/lowest.txt requirements/install
+	@requirements/install lowest .venv-lowest

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[3]))
-from benchmarks import charts  # a folder of the checkout, not of the package
+from benchmarks import charts
 from benchmarks.__main__ import names
 
 

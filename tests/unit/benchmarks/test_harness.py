@@ -8,11 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks.__main__ import names
+from benchmarks.harness import Row, Settings, interleaved, measured
 
 ROOT = Path(__file__).parents[3]
-sys.path.insert(0, str(ROOT))
-from benchmarks.__main__ import names  # noqa: E402  # a folder of the checkout, not of the package
-from benchmarks.harness import Row, Settings, interleaved, measured  # noqa: E402  # a folder of the checkout, not of the package
 
 
 def row(**changes: object) -> Row:
