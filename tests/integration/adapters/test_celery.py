@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -260,13 +261,11 @@ def test_an_error_callback_acts_for_the_same_person(world: World, kind: str) -> 
         result = world.fails.apply_async(link_error=world.app.tasks[kind].s())
     with pytest.raises(ValueError, match="no"):
         got(result)
-    with acting_as(ANN):
-        got(world.who.delay("after"))
-    assert [(name, principal) for name, principal, _ in world.seen] == [
-        ("fails", "1/10/member"),
-        (kind, "1/10/member"),
-        ("who", "1/10/member"),
-    ]
+    # The failure is known before the message of the callback has been worked off, whose turn may come at any later moment.
+    deadline = time.monotonic() + 60
+    while len(world.seen) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert [(name, principal) for name, principal, _ in world.seen] == [("fails", "1/10/member"), (kind, "1/10/member")]
 
 
 def test_a_retry_asks_for_the_role_again(world: World) -> None:
