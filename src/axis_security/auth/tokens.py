@@ -84,6 +84,9 @@ class TokenPolicy:
                     what=f"unusable lifetime of `{purpose.value}` tokens", why=f"{lasting}", fix="keep the default, or shorten it"
                 )
 
+        # A copy that cannot be changed: what was checked is what holds.
+        object.__setattr__(self, "lasting", MappingProxyType(dict(self.lasting)))
+
     def of(self, purpose: Purpose) -> timedelta:
         """How long a token of *purpose* lasts."""
         return self.lasting.get(purpose, _LASTS[purpose])

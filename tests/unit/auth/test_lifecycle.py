@@ -386,3 +386,13 @@ def test_a_wrong_current_password_is_told_to_the_log() -> None:
     assert world.run(change) == Refused(RefusalCode.MISMATCH)
     told = [(event.kind, event.outcome, event.user, event.detail["code"]) for event in world.events]
     assert told == [(EventKind.STEP_UP, Outcome.DENIED, user, "mismatch")]
+
+
+def test_lifetimes_that_were_checked_cannot_be_changed_afterwards() -> None:
+    """Neither through the policy nor through the dict that it was made from: a reset letter does not come to last a month."""
+    given = {Purpose.PASSWORD_RESET: timedelta(minutes=5)}
+    policy = TokenPolicy(lasting=given)
+    given[Purpose.PASSWORD_RESET] = timedelta(days=30)
+    with pytest.raises(TypeError):
+        policy.lasting[Purpose.PASSWORD_RESET] = timedelta(days=30)  # type: ignore[index]
+    assert policy.of(Purpose.PASSWORD_RESET) == timedelta(minutes=5)
