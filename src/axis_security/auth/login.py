@@ -144,9 +144,10 @@ class Login:
         Raises:
             Unavailable: a store did not answer; nobody was let in.
         """
-        pending, token = yield from self._read_pending(visitor)
-        if pending is None or token is None:
+        found = yield from self._read_pending(visitor)
+        if found is None:
             return self._refused(RefusalCode.NO_PENDING, None, second_factor_method(code), visitor)
+        pending, token = found
         attempt = yield from self.throttle.attempt(scope=Scope.LOGIN, account=None, network=visitor.network)
         if isinstance(attempt, TooMany):
             return Refused(RefusalCode.THROTTLED, attempt.retry_after)
@@ -259,17 +260,19 @@ class Login:
 
     def pending(self, *, visitor: Visitor) -> Generator[Any, Any, PendingLogin | None]:
         """Who is owing a second factor, for the page that asks for it."""
-        return (yield from self._read_pending(visitor))[0]
+        found = yield from self._read_pending(visitor)
+        return None if found is None else found[0]
 
-    def _read_pending(self, visitor: Visitor) -> Generator[Any, Any, tuple[PendingLogin | None, str | None]]:
-        found = visitor.cookies.values.get(CookieKind.PENDING)
-        token = None if found is None else self._pending.unsign(found.reveal())
+    def _read_pending(self, visitor: Visitor) -> Generator[Any, Any, tuple[PendingLogin, str] | None]:
+        cookie = visitor.cookies.values.get(CookieKind.PENDING)
+        token = None if cookie is None else self._pending.unsign(cookie.reveal())
         if token is None:
-            return None, None
+            return None
         grant: TokenGrant | LinkRefused = yield from self.tokens.peek(Purpose.LOGIN_PENDING, token)
         if isinstance(grant, LinkRefused) or grant.user is None:
-            return None, None
-        return _read(grant.user, grant.payload), token
+            return None
+        pending = _read(grant.user, grant.payload)
+        return None if pending is None else (pending, token)
 
     # --- events
 

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -16,6 +17,7 @@ from axis_security.auth.cookies import CookieKind
 from axis_security.auth.csrf import Csrf
 from axis_security.auth.factors import ReauthProof
 from axis_security.auth.foreign import bcrypt_ceiling
+from axis_security.auth.identifiers import MAX_IDENTIFIER_CHARS, identifier_or_decoy
 from axis_security.auth.kdf import Argon2Cost
 from axis_security.auth.kdf_pool import Busy
 from axis_security.auth.lifecycle import Answered
@@ -38,6 +40,7 @@ from axis_security.auth.ports import (
     ConsumeToken,
     IssueToken,
     LoadSettings,
+    PeekToken,
     RefundThrottle,
     Register,
     Reserve,
@@ -463,6 +466,31 @@ def test_pending_payload_of_another_version_is_no_login() -> None:
     pending = PendingLogin(UserId("ann"), (Method.PASSWORD,), 3, AuthWorld().auth.sessions.new_handle(), True, "ann@é.example")
     assert login._read(UserId("ann"), login._written(pending)) == pending
     assert TestBrowser.__test__ is False
+    world = AuthWorld()
+    world.phone(world.account())
+    browser, kept = world.browser(), world.store
+    browser.login()
+
+    class Older:
+        """Says what another program would have written."""
+
+        def perform(self, op: Any) -> Any:
+            answer = kept.perform(op)
+            return replace(answer, payload='{"v":0}') if isinstance(op, PeekToken) else answer
+
+    world.store = Older()
+    assert browser.code("000000") == Refused(RefusalCode.NO_PENDING)
+    assert world.run(world.auth.login.pending(visitor=browser.visitor)) is None
+
+
+@pytest.mark.parametrize("character", ["x", "é", "漢", '"', "\\"])
+def test_the_longest_name_fits_a_pending_login(character: str) -> None:
+    """Whatever 320 characters a login name has, its pending login fits the 1024 that a store keeps with a token."""
+    name = identifier_or_decoy(character * MAX_IDENTIFIER_CHARS)
+    assert name == character * MAX_IDENTIFIER_CHARS
+    methods = (Method.REMEMBER, Method.EXTERNAL)
+    pending = PendingLogin(UserId("ann"), methods, 2**31 - 1, AuthWorld().auth.sessions.new_handle(), False, name)
+    assert len(login._written(pending)) <= 1024
 
 
 def test_randomness_comes_from_the_system_and_ids_have_256_bits() -> None:
