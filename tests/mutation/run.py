@@ -71,6 +71,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "rbac.guard": ("tests/unit/rbac", "tests/property/test_rbac.py"),
     "rbac.members": ("tests/unit/rbac", "tests/integration/rbac/test_members.py"),
     "crypto.envelope": ("tests/unit/crypto/test_envelope.py", "tests/vectors"),
+    "crypto.cache": ("tests/unit/crypto/test_cache.py", "tests/unit/crypto/test_keyring_edges.py", "tests/unit/crypto/test_keyring.py"),
     "crypto.keyring": ("tests/unit/crypto/test_keyring_edges.py", "tests/unit/crypto/test_keyring.py"),
 }
 """What is mutated, and the tests that must notice."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from axis_security.crypto.attribute import sealed as sealed
     from axis_security.crypto.blindindex import BlindIndex as BlindIndex
     from axis_security.crypto.blindindex import IndexKeys as IndexKeys
+    from axis_security.crypto.cache import CachePolicy as CachePolicy
     from axis_security.crypto.columns import EncryptedBytes as EncryptedBytes
     from axis_security.crypto.columns import EncryptedJSON as EncryptedJSON
     from axis_security.crypto.columns import EncryptedText as EncryptedText
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from axis_security.crypto.errors import Truncated as Truncated
     from axis_security.crypto.errors import UnknownFormat as UnknownFormat
     from axis_security.crypto.errors import WrongContext as WrongContext
-    from axis_security.crypto.keyring import CachePolicy as CachePolicy
     from axis_security.crypto.keyring import KeyRing as KeyRing
     from axis_security.crypto.keyring import RotationPolicy as RotationPolicy
     from axis_security.crypto.keystore import KEYSTORE_PART as KEYSTORE_PART
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 _HOME: Final = {
     "AwsKms": "axis_security.crypto.kms.aws",
     "BlindIndex": "axis_security.crypto.blindindex",
-    "CachePolicy": "axis_security.crypto.keyring",
+    "CachePolicy": "axis_security.crypto.cache",
     "EncryptedBytes": "axis_security.crypto.columns",
     "EncryptedJSON": "axis_security.crypto.columns",
     "EncryptedText": "axis_security.crypto.columns",

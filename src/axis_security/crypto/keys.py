@@ -14,6 +14,9 @@ from axis_security.crypto.envelope import SUITE_AES256_GCM
 
 __all__ = ["LEGAL", "KeyRecord", "KeyService", "KeyState", "KeyStore", "LedgerEntry", "ShredLedger", "wrap_context"]
 
+ROOT_BYTES: Final = 32
+"""Bytes of a root key, and of its salt."""
+
 
 class KeyState(enum.StrEnum):
     """Where a key is in its life."""
@@ -79,7 +82,11 @@ class KeyStore(Protocol):
         ...
 
     def activate(self, tenant: str, key_id: int) -> bool:
-        """Make the pending key active and the active one decrypt-only, in one step; ``False`` if it was not pending."""
+        """Make the pending key active and the active one decrypt-only, in one step.
+
+        ``False`` if it was not pending, or if the tenant was shredded (it has shredded keys, and none that opens): what began before a shredding must not
+        give the tenant a key after it.
+        """
         ...
 
     def shred(self, tenant: str, key_ids: Sequence[int]) -> int:
@@ -87,7 +94,7 @@ class KeyStore(Protocol):
         ...
 
     def rewrap(self, tenant: str, key_id: int, *, old: bytes, new: bytes, kek: str) -> bool:
-        """Replace the wrapped bytes if they are still *old*."""
+        """Replace the wrapped bytes if they are still *old*; whether they were. Tells other processes."""
         ...
 
     def add_uses(self, tenant: str, key_id: int, count: int) -> None:

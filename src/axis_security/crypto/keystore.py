@@ -2,7 +2,7 @@
 
 The app role may load, insert, activate and count; what replaces or empties wrapped bytes is the system role's, so SQL injected through the app
 role destroys no key. A row that it plants or activates does not open (the key service binds tenant and id): the worst it can do is refuse
-service, loudly, until the system role shreds that row. Each change tells the other processes on the
+service, loudly, until the system role shreds that row. What changes which key seals or opens tells the other processes on the
 channel ``axis_keys``; :func:`listen` drops their copies.
 """
 
@@ -68,6 +68,11 @@ BEGIN
     IF NOT EXISTS (SELECT 1 FROM axis.data_key k WHERE k.tenant = p_tenant AND k.key_id = p_key_id AND k.state = 'pending') THEN
         RETURN false;
     END IF;
+    -- Shredded, and nothing that opens is left: what began before the shredding must not give the tenant a key after it.
+    IF EXISTS (SELECT 1 FROM axis.data_key k WHERE k.tenant = p_tenant AND k.state = 'shredded')
+            AND NOT EXISTS (SELECT 1 FROM axis.data_key k WHERE k.tenant = p_tenant AND k.state IN ('active', 'decrypt_only')) THEN
+        RETURN false;
+    END IF;
     UPDATE axis.data_key k SET state = 'decrypt_only' WHERE k.tenant = p_tenant AND k.state = 'active';
     UPDATE axis.data_key k SET state = 'active' WHERE k.tenant = p_tenant AND k.key_id = p_key_id;
     PERFORM pg_notify('axis_keys', p_tenant);
@@ -76,10 +81,16 @@ END
 $axis$
 ---
 CREATE OR REPLACE FUNCTION axis.keys_rewrap(p_tenant text, p_key_id bigint, p_old bytea, p_new bytea, p_kek text) RETURNS boolean
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $axis$
-    WITH made AS (UPDATE axis.data_key k SET wrapped = p_new, kek = p_kek
-        WHERE k.tenant = p_tenant AND k.key_id = p_key_id AND k.wrapped = p_old AND k.state <> 'shredded' RETURNING 1)
-    SELECT EXISTS (SELECT 1 FROM made)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $axis$
+BEGIN
+    UPDATE axis.data_key k SET wrapped = p_new, kek = p_kek
+        WHERE k.tenant = p_tenant AND k.key_id = p_key_id AND k.wrapped = p_old AND k.state <> 'shredded';
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM pg_notify('axis_keys', p_tenant);
+    RETURN true;
+END
 $axis$
 ---
 CREATE OR REPLACE FUNCTION axis.keys_add_uses(p_tenant text, p_key_id bigint, p_count bigint) RETURNS void
@@ -92,6 +103,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 DECLARE
     v_count bigint;
 BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('axis_keys ' || p_tenant, 0));
     UPDATE axis.data_key k SET state = 'shredded', wrapped = '', salt = '' WHERE k.tenant = p_tenant AND k.key_id = ANY (p_key_ids) AND k.state <> 'shredded';
     GET DIAGNOSTICS v_count = ROW_COUNT;
     PERFORM pg_notify('axis_keys', p_tenant);

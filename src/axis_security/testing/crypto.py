@@ -98,7 +98,9 @@ class MemoryKeyStore:
         """See KeyStore."""
         with self._lock:
             record = self._records.get((tenant, key_id))
-            if record is None or KeyState.ACTIVE not in LEGAL[record.state]:
+            states = {found.state for (owner, _), found in self._records.items() if owner == tenant}
+            shredded = KeyState.SHREDDED in states and not states & {KeyState.ACTIVE, KeyState.DECRYPT_ONLY}
+            if record is None or KeyState.ACTIVE not in LEGAL[record.state] or shredded:
                 return False
             for (owner, other), found in list(self._records.items()):
                 if owner == tenant and found.state is KeyState.ACTIVE:

@@ -356,3 +356,51 @@ def test_the_app_role_destroys_no_key(world: World) -> None:
     assert world.operator.rewrap(TenantId("acme")) == 2
     assert world.operator.tenants() == ["acme", "globex"]
     assert world.process(world.roles.app).open(value, tenant=TenantId("acme"), field="f") == b"x"
+
+
+def test_a_shredded_tenant_is_given_no_key_by_what_began_before(world: World) -> None:
+    """A rotation that comes to the table after the shredding activates nothing; a bad row that was shredded alone stops no rotation."""
+    planted = "SELECT axis.keys_insert(%s, 2, 'x', 'x', sha256('x'), now(), 1)"
+    with psycopg.connect(world.server.dsn(world.name, user=world.roles.app), autocommit=True) as app:
+        world.operator.shred(TenantId("acme"), reason="DSR-17")
+        assert app.execute(planted, ["acme"]).fetchone() == (True,)
+        assert app.execute("SELECT axis.keys_activate('acme', 2)").fetchone() == (False,)
+        value = world.ring.seal(b"x", tenant=TenantId("globex"), field="f")
+        assert app.execute(planted, ["globex"]).fetchone() == (True,)
+        assert app.execute("SELECT axis.keys_activate('globex', 2)").fetchone() == (True,)
+    with psycopg.connect(world.server.dsn(world.name, user=world.roles.system), autocommit=True) as system:
+        system.execute("SELECT axis.keys_shred('globex', '{2}')")
+    ring = world.process(world.roles.app)
+    assert ring.rotate(TenantId("globex")) == 3
+    assert ring.open(value, tenant=TenantId("globex"), field="f") == b"x"
+    for act in (ring.create, ring.rotate):
+        with pytest.raises(KeyShredded):
+            act(TenantId("acme"))
+
+
+def test_a_rotation_and_a_shredding_at_once_leave_no_key(world: World) -> None:
+    """Whichever commits first, after the shredding nothing of the tenant's opens."""
+    for n in range(12):
+        tenant = TenantId(f"t{n}")
+        world.ring.create(tenant)
+        value = world.ring.seal(b"x", tenant=tenant, field="f")
+
+        def rotate(tenant: TenantId = tenant) -> None:
+            with contextlib.suppress(KeyShredded):
+                world.ring.rotate(tenant)
+
+        rotator = threading.Thread(target=rotate)
+        rotator.start()
+        world.operator.shred(tenant, reason="DSR-17")
+        rotator.join()
+        assert {record.state for record in world.ring.status(tenant)} <= {KeyState.SHREDDED, KeyState.PENDING}
+        with pytest.raises(KeyShredded):
+            world.process(world.roles.app).open(value, tenant=tenant, field="f")
+
+
+def test_a_rewrap_is_told_to_the_other_processes(world: World) -> None:
+    """They hold the bytes that the key before wrapped, and would go on asking for it until their ttl."""
+    with psycopg.connect(world.server.dsn(world.name, user=world.roles.app), autocommit=True) as listener:
+        listener.execute("LISTEN axis_keys")
+        assert world.operator.rewrap(TenantId("acme")) == 1
+        assert [notice.payload for notice in listener.notifies(timeout=5, stop_after=1)] == ["acme"]
