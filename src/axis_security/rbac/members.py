@@ -6,6 +6,7 @@ decides again from the membership table. The database's answer is final.
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any, ClassVar, Final, TypeVar
 
 from axis_security.core.context import current_principal
 from axis_security.core.errors import ConfigError, Denied
-from axis_security.core.events import AuditEvent, EventKind, Outcome, Scalar
+from axis_security.core.events import MAX_TEXT, AuditEvent, EventKind, Outcome, Scalar
 from axis_security.core.flow import Rows, Statement
 from axis_security.core.ids import IdValue, TenantId, UserId
 from axis_security.rbac.decision import PermissionDenied
@@ -22,7 +23,18 @@ from axis_security.rbac.guard import decide
 from axis_security.rbac.policy import MANAGE_USERS, Policy
 from axis_security.rbac.roles import Role, stored_condition
 
-__all__ = ["Invitation", "LastOwner", "Member", "MemberFlow", "MemberFlows", "MemberRefused", "Membership", "OwnRole", "Workspace"]
+__all__ = [
+    "Invitation",
+    "LastOwner",
+    "MalformedText",
+    "Member",
+    "MemberFlow",
+    "MemberFlows",
+    "MemberRefused",
+    "Membership",
+    "OwnRole",
+    "Workspace",
+]
 
 Result = TypeVar("Result")
 MemberFlow = Generator[Statement | AuditEvent, Rows, Result]
@@ -50,6 +62,10 @@ _REASONS: Final = {
     "role_in_use": ("members or open invitations have the role", "give them another role first"),
     "too_many_roles": ("a workspace has at most 100 roles of its own", "drop some"),
     "no_user": ("nobody is signed in", "act as a person"),
+    "malformed": (
+        "a text is empty or too long, or holds what PostgreSQL does not keep (NUL, half a surrogate pair)",
+        "check what was entered: a workspace's name has 1 to 200 characters, an e-mail address 3 to 320, a role's name 1 to 63",
+    ),
 }
 
 
@@ -71,6 +87,14 @@ class LastOwner(MemberRefused):
     code = "rbac.last_owner"
     http_status: ClassVar[int] = 409
     public_text = "A workspace needs at least one owner."
+
+
+class MalformedText(MemberRefused):
+    """An address, a name or a role that cannot be kept; found before the database is asked, so nothing has changed."""
+
+    code = "rbac.malformed_text"
+    http_status: ClassVar[int] = 400
+    public_text = "Please check what you entered."
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +144,16 @@ class Invitation:
     inviter: str
 
 
+_NAME: Final = range(1, 201)
+_ADDRESS: Final = range(3, 321)
+_ROLE: Final = range(1, 64)
+
+
 class MemberFlows:
-    """The operations as flows; :mod:`store_postgres` drives them. All act for the current principal, in its workspace."""
+    """The operations as flows; :mod:`store_postgres` drives them. All act for the current principal, in its workspace.
+
+    Each raises :class:`MalformedText` for a text that the database would not keep, once the guard has said yes.
+    """
 
     def __init__(self, policy: Policy) -> None:
         if MANAGE_USERS not in policy.caps:
@@ -131,12 +163,15 @@ class MemberFlows:
 
     def create_workspace(self, name: str) -> MemberFlow[None]:
         """Create the workspace of the current principal's tenant id, with the current user as its first owner."""
+        _fits(name, _NAME, "creating a workspace")
         rows = yield Statement("SELECT axis.workspace_create(%s)", (name,))
         yield from self._settle(_only(rows)[0], "creating a workspace", EventKind.WORKSPACE_CREATED, name=name)
 
     def invite(self, *, digest: bytes, email: str, role: str, lasting: timedelta = timedelta(days=7)) -> MemberFlow[uuid.UUID]:
         """Record an invitation whose single-use token has *digest* (32 bytes, keyed); returns its public handle. At most 30 days."""
         self._require()
+        _fits(email, _ADDRESS, "inviting")
+        _fits(role, _ROLE, "inviting")
         rows = yield Statement("SELECT outcome, invitation FROM axis.member_invite(%s, %s, %s, %s)", (digest, email, role, lasting))
         outcome, handle = _only(rows)
         yield from self._settle(outcome, "inviting", EventKind.MEMBER_INVITED, role=role, invitation=str(handle) if handle else None)
@@ -149,6 +184,7 @@ class MemberFlows:
 
     def accept(self, *, digest: bytes, email: str) -> MemberFlow[str]:
         """Join as the current user; *email* is the user's verified address. Returns the role. The inviter's rights are checked again."""
+        _fits(email, _ADDRESS, "accepting an invitation")
         rows = yield Statement("SELECT outcome, role, invitation FROM axis.member_accept(%s, %s)", (digest, email))
         outcome, role, handle = _only(rows)
         yield from self._settle(
@@ -166,6 +202,7 @@ class MemberFlows:
         """Give *user* the role *role*; it holds from the user's next statement on."""
         self._require()
         target = UserId.of(user).text
+        _fits(role, _ROLE, "changing a role")
         rows = yield Statement("SELECT outcome, role_before FROM axis.member_change_role(%s, %s)", (target, role))
         outcome, before = _only(rows)
         yield from self._settle(outcome, "changing a role", EventKind.ROLE_CHANGED, target, role_from=before, role_to=role)
@@ -188,6 +225,7 @@ class MemberFlows:
         """Make member *user* an owner, and keep the role *keep* oneself, in one step."""
         self._require()
         target = UserId.of(user).text
+        _fits(keep, _ROLE, "transferring ownership")
         rows = yield Statement("SELECT axis.member_transfer(%s, %s)", (target, keep))
         yield from self._settle(_only(rows)[0], "transferring ownership", EventKind.OWNERSHIP_TRANSFERRED, target, role_kept=keep)
 
@@ -211,7 +249,10 @@ class MemberFlows:
         return tuple(Member(*row) for row in rows)
 
     def define_role(self, role: Role) -> MemberFlow[None]:
-        """Define a role of the workspace's own, or define it anew: what it adds and includes is resolved now, and holds from the next request on.
+        """Define a role of the workspace's own, or define it anew; it holds from the next request on.
+
+        Kept is what the role holds at this moment, not that it includes others. A role of the product that it includes may grow or shrink with a
+        later release, and the own role does not: define it anew. It can include roles of the product only, none of the workspace's own.
 
         Raises:
             UnsoundPolicy: see :meth:`~axis_security.rbac.policy.Policy.flatten`.
@@ -220,12 +261,12 @@ class MemberFlows:
         grants = [(grant.capability, stored_condition(grant.when)) for grant in self._policy.flatten(role)]
         names, conditions = [name for name, _ in grants], [condition for _, condition in grants]
         rows = yield Statement("SELECT axis.role_define(%s, %s::text[], %s::text[])", (role.name, names, conditions))
-        listed = ", ".join(" ".join(grant).strip() for grant in grants)
-        yield from self._settle(_only(rows)[0], "defining a role", EventKind.ROLE_DEFINED, defined=role.name, grants=listed)
+        yield from self._settle(_only(rows)[0], "defining a role", EventKind.ROLE_DEFINED, defined=role.name, grants=_listed(grants))
 
     def drop_role(self, name: str) -> MemberFlow[None]:
         """Drop a role of the workspace's own that nobody has."""
         self._require()
+        _fits(name, _ROLE, "dropping a role")
         rows = yield Statement("SELECT axis.role_drop(%s)", (name,))
         yield from self._settle(_only(rows)[0], "dropping a role", EventKind.ROLE_DROPPED, defined=name)
 
@@ -272,6 +313,22 @@ class MemberFlows:
         )
         if not allowed:
             raise (LastOwner if outcome == "last_owner" else MemberRefused)(str(outcome), action=action)
+
+
+def _fits(text: str, length: range, action: str) -> None:
+    # Counted in characters, as the tables' CHECKs do. What UTF-8 cannot say and NUL would be errors of the driver.
+    if len(text) not in length or "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise MalformedText("malformed", action=action)
+
+
+def _listed(grants: Sequence[tuple[str, str]]) -> str:
+    """The grants for the log. What its field cannot take is counted, with a digest of all, so that no two definitions look alike."""
+    whole = ", ".join(" ".join(grant).strip() for grant in grants)
+    if len(whole) <= MAX_TEXT:
+        return whole
+    kept = whole[: MAX_TEXT - 100].rpartition(", ")[0]
+    more = len(grants) - 1 - kept.count(", ")
+    return f"{kept} and {more} more, sha256 {hashlib.sha256(whole.encode()).hexdigest()}"
 
 
 def _only(rows: Rows) -> tuple[Any, ...]:

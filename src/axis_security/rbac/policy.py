@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from axis_security.core.clock import SYSTEM_CLOCK, Clock
+from axis_security.core.errors import ConfigError
 from axis_security.core.events import EventSink, LoggingSink
 from axis_security.core.grants import CapabilityLike, Grant, PythonOnly
 from axis_security.core.ids import IdValue, TenantId
@@ -69,8 +70,10 @@ class Policy:
         "_holdings",
         "_lock",
         "_masks",
+        "_own_log",
         "_tenant_limit",
         "_tenants",
+        "_told",
         "_would_allow",
         "caps",
         "clock",
@@ -91,6 +94,8 @@ class Policy:
         self.caps: Final = caps
         self.clock: Final = clock
         self.events: EventSink = LoggingSink() if events is None else events
+        self._own_log: Final = events is not None
+        self._told: EventSink | None = None
         self._holdings: Final[Mapping[str, Holding]] = compile_roles(caps, roles, MappingProxyType({}))
         for name in self._holdings:
             if name.startswith(OWN_ROLE):
@@ -132,8 +137,27 @@ class Policy:
             self.activate()
 
     def tell(self, events: EventSink) -> None:
-        """Write denials to *events* from now on: a policy is declared before there is a database to keep its log in."""
-        self.events = events
+        """Write denials to *events* from now on: a policy is declared before there is a database to keep its log in.
+
+        A policy that was made with a sink of its own keeps to that.
+
+        Raises:
+            ConfigError: it was told another sink. One policy serves one database; with two, the denials of both would stand in one log.
+        """
+        if self._own_log:
+            return
+        if self._told is not None and self._told is not events:
+            raise ConfigError(
+                what="the policy serves another Axis already",
+                why="its denials, and what workspaces' own roles hold, belong to one database",
+                fix="make a registry and a policy for each; or close the other Axis first; or, over one database, pass both the same events=",
+            )
+        self.events = self._told = events
+
+    def untell(self, events: EventSink) -> None:
+        """Write no longer to *events*, if it did, but to the standard library's logging."""
+        if self._told is events:
+            self.events, self._told = LoggingSink(), None
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -184,12 +208,20 @@ class Policy:
         return tuple(cap.name for cap in self.caps if cap.bit & self._tenant_limit and cap.name != MANAGE_USERS)
 
     def flatten(self, role: Role) -> Sequence[Grant]:
-        """What a workspace's own *role* would hold, what it includes resolved, as the database keeps it.
+        """What a workspace's own *role* would hold, as the database keeps it: what it includes is resolved now, and does not grow with it later.
 
         Raises:
-            UnsoundPolicy: its name does not begin with ``custom.``, it exceeds the limit, or a condition is one that only Python can evaluate.
+            UnsoundPolicy: its name does not begin with ``custom.``, it includes an own role, it exceeds the limit, or a condition is one that only
+                Python can evaluate.
             UnknownCapability: a grant of another registry's capability.
         """
+        for name in role.includes:
+            if name.startswith(OWN_ROLE):
+                raise unsound(
+                    f"`{role.name}` includes `{name}`",
+                    "an own role includes roles of the product only: it is kept as what it holds, and would not follow the other",
+                    "grant the capabilities themselves",
+                )
         compiled = compile_roles(self.caps, (role,), self._holdings)
         if not role.name.startswith(OWN_ROLE):
             raise unsound(

@@ -55,7 +55,7 @@ class PostgresMembers:
 
     def __init__(self, policy: Policy, *, bound: ConnectionSource, unbound: ConnectionSource) -> None:
         self._flows: Final = MemberFlows(policy)
-        self._events: Final = policy.events
+        self._policy: Final = policy
         self._bound: Final = bound
         self._unbound: Final = unbound
 
@@ -140,11 +140,11 @@ class PostgresMembers:
 
                 result = drive(flow, perform)
         except BaseException as error:
-            _write(self._events, pending, through=False)
+            _write(self._policy.events, pending, through=False)
             if isinstance(error, psycopg.Error):
                 raise _translated(error) from None
             raise
-        _write(self._events, pending, through=True)
+        _write(self._policy.events, pending, through=True)
         return result
 
 
@@ -153,7 +153,7 @@ class AsyncPostgresMembers:
 
     def __init__(self, policy: Policy, *, bound: AsyncConnectionSource, unbound: AsyncConnectionSource) -> None:
         self._flows: Final = MemberFlows(policy)
-        self._events: Final = policy.events
+        self._policy: Final = policy
         self._bound: Final = bound
         self._unbound: Final = unbound
 
@@ -238,11 +238,11 @@ class AsyncPostgresMembers:
 
                 result = await adrive(flow, perform)
         except BaseException as error:
-            _write(self._events, pending, through=False)
+            _write(self._policy.events, pending, through=False)
             if isinstance(error, psycopg.Error):
                 raise _translated(error) from None
             raise
-        _write(self._events, pending, through=True)
+        _write(self._policy.events, pending, through=True)
         return result
 
 

@@ -15,11 +15,12 @@ from axis_security.auth.vault_sql import VAULT
 from axis_security.auth.work import AsyncAuthRunner, AuthRunner
 from axis_security.core.clock import SYSTEM_CLOCK, Clock
 from axis_security.core.errors import ConfigError
-from axis_security.core.events import EventSink, LoggingSink
+from axis_security.core.events import EventSink
 from axis_security.core.schema import SchemaPart
 from axis_security.core.settings import Environment
 from axis_security.crypto.keystore import KEYSTORE_PART
 from axis_security.ops.audit_postgres import AUDIT_PART, PostgresAuditSink
+from axis_security.rbac.capability import in_force
 from axis_security.rbac.members_sql import members_part
 from axis_security.rbac.policy import Policy
 from axis_security.rbac.store_postgres import AsyncPostgresMembers, PostgresMembers
@@ -59,7 +60,8 @@ class Axis(Generic[Runner, Members]):
 
     Args:
         tenancy: the host's tables.
-        policy: the host's roles. Its denials go where all *events* go, unless it was made with a sink of its own.
+        policy: the host's roles, in force over their registry. Its denials go where all *events* go, unless it was made with a sink of its own. It serves
+            one Axis at a time.
         keys: from the secrets manager.
         engine: the app's engine, sync or async, as the app role. It is guarded here (``tenancy.install``); sessions, credentials, members and
             audit events use pools of their own to the same database.
@@ -76,7 +78,7 @@ class Axis(Generic[Runner, Members]):
         clock: tells the time.
 
     Raises:
-        ConfigError: the tenancy's seal is not that of the keys, or the engine cannot be used.
+        ConfigError: the tenancy's seal is not that of the keys, the policy is not in force or serves another Axis, or the engine cannot be used.
         UndeclaredTable: tables of the metadata are neither protected nor open.
     """
 
@@ -164,14 +166,18 @@ class Axis(Generic[Runner, Members]):
                 why="it was made with other seal keys, or none",
                 fix="Tenancy(…, seal=keys.seal)",
             )
+        if in_force(policy.caps).policy is not policy:
+            raise ConfigError(
+                what="the policy is not in force",
+                why="guards over its capabilities ask another policy, which was built first, and the rows would follow this one",
+                fix="call policy.activate() before, or give each app a registry of its own",
+            )
         if environment is Environment.DEVELOPMENT:
             auth.setdefault("profile", CookieProfile.development(environment=environment))
         own = _Own.to(engine)
         self.events: Final = PostgresAuditSink(own.audit) if events is None else events
         self.tenancy: Final = tenancy
         self.policy: Final = policy
-        if isinstance(policy.events, LoggingSink):
-            policy.tell(self.events)
         self.engine: Final = tenancy.install(engine, system=system, sink=self.events, clock=clock)
         self.parts: Final = (VAULT, members_part(policy), AUDIT_PART, KEYSTORE_PART, *parts)
         self.passwords: Final = passwords or PasswordService(Passwords(peppers=keys.peppers))
@@ -212,6 +218,7 @@ class Axis(Generic[Runner, Members]):
             pages=pages,
             clock=clock,
         )
+        policy.tell(self.events)  # last: an Axis that could not be made has told nobody
 
     def run(self, flow: Any) -> Any:
         """Carry out a flow of :attr:`auth`; await it where the engine is async. Raises: Unavailable."""
@@ -222,11 +229,13 @@ class Axis(Generic[Runner, Members]):
         return self.tenancy.plan(connection, parts=self.parts)
 
     def close(self) -> None:
-        """Close the pools that were made here; not the host's engine. In async code :meth:`aclose`."""
+        """Close the pools that were made here; not the host's engine. The policy may serve another Axis after that. In async code :meth:`aclose`."""
+        self.policy.untell(self.events)
         self._own.close()
 
     async def aclose(self) -> None:
         """:meth:`close` for async code."""
+        self.policy.untell(self.events)
         await self._own.aclose()
 
     def __repr__(self) -> str:

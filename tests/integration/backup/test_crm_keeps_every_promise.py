@@ -124,7 +124,7 @@ def deployed(helper: tuple[str, ...], make_archive: Any) -> Iterator[Deployed]:
         app_dsn, system_dsn = dsn(roles.app), dsn(roles.system)
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         port = listener.getsockname()[1]
-        before = in_force(caps).policy
+        before, in_force(caps).policy = in_force(caps).policy, None  # the first over a registry is in force: the shop's
         shop = secure(
             url_of(app_dsn),
             keys=keys,
@@ -142,7 +142,6 @@ def deployed(helper: tuple[str, ...], make_archive: Any) -> Iterator[Deployed]:
         stack.callback(shop.axis.close)
         if before is not None:
             stack.callback(before.activate)
-        shop.axis.policy.activate()
         shop.axis.plan(admin).apply(admin)
         with psycopg.connect(site.cluster.dsn(database), autocommit=True) as connection:
             for role in (roles.app, roles.system):

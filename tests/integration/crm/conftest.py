@@ -126,6 +126,8 @@ def running(
         Base.metadata.create_all(admin)
         keys = AppKeys.generate(environment=Environment.TEST)
         app_dsn = cluster.dsn(name, user=roles.app)
+        # Guards ask the policy in force, the first over its registry: here this site's, and afterwards the one's before.
+        before, in_force(caps).policy = in_force(caps).policy, None
         site = secure(
             cluster.url(name, user=roles.app),
             keys=keys,
@@ -137,9 +139,6 @@ def running(
             passwords=PasswordService(Passwords(cost=CHEAP, peppers=keys.peppers)),
             endpoints=(*health(monitor(app_dsn), capability=caps.audit.read), *security_txt(disclosure())),
         )
-        # Guards ask the policy in force, and its denials go to its own log: here this site's, and afterwards the one's before.
-        before = in_force(caps).policy
-        site.axis.policy.activate()
         site.axis.plan(admin).apply(admin)
         with admin.begin() as connection:
             connection.execute(text(f"ALTER ROLE {roles.app} LOGIN; ALTER ROLE {roles.system} LOGIN"))

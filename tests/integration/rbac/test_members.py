@@ -18,7 +18,7 @@ from axis_security import Principal, acting_as
 from axis_security.core.errors import AxisError, PrincipalRequired
 from axis_security.core.events import EventKind, Outcome
 from axis_security.rbac import PermissionDenied
-from axis_security.rbac.members import LastOwner, MemberRefused
+from axis_security.rbac.members import LastOwner, MalformedText, MemberRefused
 from axis_security.rbac.store_postgres import AsyncPostgresMembers
 from axis_security.rbac.transitions import MemberAction, rules_of
 
@@ -382,6 +382,46 @@ def test_database_errors_are_translated(world: World) -> None:
         members.invite(digest=b"short", email="a@b.example", role="viewer")
     assert caught.value.code == "axis.check_failed"
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("text", ["", "a\0b@c.example", "\ud800@c.example", "x" * 400])
+def test_a_text_that_cannot_be_kept_changes_nothing(world: World, text: str) -> None:
+    """One error of ours for each, whatever the driver or the tables' own checks would have said."""
+    members = world.members()
+    tenant = world.workspace(boss="owner", clerk="viewer")
+    fresh, digest = "t" + secrets.token_hex(6), secrets.token_bytes(32)
+    before = len(world.sink.events)
+    acts: list[Callable[[], object]] = [
+        lambda: members.invite(digest=digest, email=text, role="viewer"),
+        lambda: members.invite(digest=digest, email="a@b.example", role=text),
+        lambda: members.change_role("clerk", text),
+        lambda: members.transfer("clerk", keep=text),
+        lambda: members.drop_role(text),
+    ]
+    with acting_as(who(tenant, "boss", "owner")):
+        for act in acts:
+            with pytest.raises(MalformedText):
+                act()
+    with acting_as(who(fresh, "boss", "owner")), pytest.raises(MalformedText):
+        members.create_workspace(text)
+    assert world.people(tenant) == {"boss": "owner", "clerk": "viewer"}
+    assert world.people(fresh) == {}
+    assert members.peek(digest=digest) is None
+    assert len(world.sink.events) == before
+
+
+def test_every_length_that_is_let_through_is_one_that_the_tables_keep(world: World) -> None:
+    """The longest and the shortest, in characters of four bytes: what the flows allow is no error of the database."""
+    members, tenant = world.members(), world.workspace(boss="owner")
+    with acting_as(who(tenant, "boss", "owner")):
+        for email in ("abc", "\U0001f600" * 320):
+            members.invite(digest=secrets.token_bytes(32), email=email, role="viewer")
+        with pytest.raises(MemberRefused) as caught:
+            members.invite(digest=secrets.token_bytes(32), email="abc", role="r" * 63)
+    assert caught.value.reason == "not_allowed"
+    for name in ("x", "\U0001f600" * 200):
+        with acting_as(who("t" + secrets.token_hex(6), "boss", "owner")):
+            members.create_workspace(name)
 
 
 def test_async_store_gives_the_same_answers(world: World) -> None:

@@ -35,13 +35,13 @@ COMMANDS: Final = ("select", "insert", "update", "delete")
 OWNERS: Final = ("u1", "u2", None)
 
 
-def standing(*, limit: tuple[str, ...] | None = None) -> Policy:
-    """Five roles over notes, deals and billing: members change their own notes, billing is the owner's."""
+def standing(*, limit: tuple[str, ...] | None = None, guest: tuple[str, ...] = ()) -> Policy:
+    """Five roles over notes, deals and billing: members change their own notes, billing is the owner's. *guest*: what guests hold besides."""
     caps = Capabilities(notes=COMMANDS, deals=("write",), billing=("manage",), files=("read",), users=("manage",))
     own = owns("owner_id")
     deals = predicate("in_own_team")(lambda _principal, _row: True)
     roles = [
-        Role("guest", [allow(caps.notes.select, when=own)]),
+        Role("guest", [allow(caps.notes.select, when=own), *(caps[name] for name in guest)]),
         Role("viewer", [caps.notes.select], ["guest"]),
         Role("member", [*(allow(caps[f"notes.{name}"], when=own) for name in COMMANDS), allow(caps.deals.write, when=deals)], ["viewer"]),
         Role("admin", [*caps.notes, caps.users.manage, allow(caps.files.read, when=own), allow(caps.deals.write, when=deals)], ["member"]),
@@ -254,6 +254,26 @@ def test_a_changed_definition_counts_from_the_next_request(office: Office) -> No
     assert office.policy.holding("custom.editor", office.acting(other, "u1").tenant) is None, "another workspace knows no such role"
 
 
+def test_an_own_role_does_not_grow_with_what_it_included(office: Office) -> None:
+    """Kept is what it held when it was defined: a release that gives `guest` more gives it to guests, and to the own role once it is defined anew."""
+    tenant = office.workspace(boss="owner", u1="guest")
+    role = Role("custom.visitor", [], ["guest"])
+    office.define(tenant, "boss", role)
+    with acting_as(office.acting(tenant, "boss")):
+        office.members().change_role("u1", "custom.visitor")
+    before = office.policy
+    try:
+        office.policy = standing(guest=("files.read",))
+        office.apply()
+        assert office.policy.allows(Principal(tenant=tenant, user="u2", role="guest"), office.policy.caps["files.read"])
+        assert not office.policy.allows(office.acting(tenant, "u1"), office.policy.caps["files.read"])
+        office.define(tenant, "boss", role)
+        assert office.policy.allows(office.acting(tenant, "u1"), office.policy.caps["files.read"])
+    finally:
+        office.policy = before
+        office.apply()
+
+
 def test_only_up_to_own_rights(office: Office) -> None:
     """Whoever defines a role must hold all of it: an admin cannot hand out the owner's billing, nor touch a role that holds it."""
     caps = office.policy.caps
@@ -305,6 +325,7 @@ def test_the_guard_refuses_before_the_database_is_asked(office: Office) -> None:
     for role in (
         Role("custom.boss", [caps["users.manage"]]),
         Role("custom.boss", [], ["admin"]),
+        Role("custom.more", [], ["custom.less"]),
         Role("clerk", [caps["notes.select"]]),
         Role("viewer", [caps["notes.delete"]]),
         Role("custom.team", [allow(caps["notes.select"], when=python)]),

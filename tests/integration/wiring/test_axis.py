@@ -24,11 +24,12 @@ from axis_security.auth.kdf import Argon2Cost
 from axis_security.auth.lifecycle import Answered, Letter
 from axis_security.auth.passwords import Passwords
 from axis_security.core.errors import ConfigError
-from axis_security.core.ids import TenantId, UserId
+from axis_security.core.events import LoggingSink
+from axis_security.core.ids import KeyType, TenantId, UserId
 from axis_security.core.schema import DatabaseRoles
 from axis_security.core.settings import Environment
 from axis_security.rbac import Capabilities, Policy, standard_policy
-from axis_security.rls import SealKey, SealKeyring, Tenancy
+from axis_security.rls import SealKey, SealKeyring, Tenancy, UndeclaredTable
 from axis_security.testing.cluster import Cluster
 from axis_security.testing.factors import TestSealer
 from axis_security.wiring.keys import KINDS, AppKeys
@@ -228,6 +229,55 @@ def test_the_sync_form_is_the_same(app: App) -> None:
     assert membership.role == "owner"
     axis.close()
     engine.dispose()
+
+
+def test_a_policy_serves_one_database(app: App) -> None:
+    """Over one policy the denials of two apps would stand in the log of the first, and the second's would miss them; so the second is refused."""
+    first, second = sa.create_engine(app.url()), sa.create_engine(app.url())
+    one = app.axis(first)
+    with pytest.raises(ConfigError, match="serves another Axis already"):
+        app.axis(second)
+    assert app.policy.events is one.events
+    one.close()
+    two = app.axis(second)
+    assert app.policy.events is two.events
+    one.close()
+    assert app.policy.events is two.events, "who closed already takes nothing away"
+    three = app.axis(sa.create_engine(app.url()), events=two.events)
+    assert three.events is two.events
+    two.close()
+    assert isinstance(app.policy.events, LoggingSink), "a log whose pool is closed is written to no more"
+
+
+def test_a_policy_with_a_log_of_its_own_keeps_it(app: App) -> None:
+    """Whatever kind of log that is, before and after the app's life."""
+    caps: Any = app.policy.caps
+    mine = LoggingSink()
+    app.policy = standard_policy(caps, viewer=[caps.contacts.read], member=[caps.contacts.write], events=mine).activate()
+    axis = app.axis(sa.create_engine(app.url()))
+    assert app.policy.events is mine
+    axis.close()
+    assert app.policy.events is mine
+
+
+def test_a_policy_that_guards_do_not_ask_is_refused(app: App) -> None:
+    """Rows would follow one policy, and guards another that was built first over the same capabilities."""
+    caps: Any = app.policy.caps
+    app.policy = standard_policy(caps, viewer=[caps.contacts.read], member=[caps.contacts.write])
+    with pytest.raises(ConfigError, match="not in force"):
+        app.axis(sa.create_engine(app.url()))
+    app.policy.activate()
+    app.axis(sa.create_engine(app.url())).close()
+
+
+def test_an_app_that_could_not_be_made_leaves_the_policy_to_the_next(app: App) -> None:
+    """A forgotten table stops the start; once it is declared the same policy serves."""
+    whole = app.tenancy
+    app.tenancy = Tenancy(app.table.metadata, key_type=KeyType.UUID, policy=app.policy, seal=app.keys.seal)
+    with pytest.raises(UndeclaredTable):
+        app.axis(sa.create_engine(app.url()))
+    app.tenancy = whole
+    app.axis(sa.create_engine(app.url())).close()
 
 
 def test_keys_that_do_not_fit_are_refused(app: App) -> None:

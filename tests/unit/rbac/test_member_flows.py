@@ -14,7 +14,19 @@ from axis_security.core.errors import ConfigError
 from axis_security.core.events import AuditEvent, EventKind, Outcome
 from axis_security.core.flow import Statement
 from axis_security.rbac import Capabilities, PermissionDenied, Policy, Role, decide, standard_policy
-from axis_security.rbac.members import Invitation, LastOwner, Member, MemberFlow, MemberFlows, MemberRefused, Membership, OwnRole, Workspace
+from axis_security.rbac.capability import Capability
+from axis_security.rbac.members import (
+    Invitation,
+    LastOwner,
+    MalformedText,
+    Member,
+    MemberFlow,
+    MemberFlows,
+    MemberRefused,
+    Membership,
+    OwnRole,
+    Workspace,
+)
 
 CAPS = Capabilities(notes=("read",), users=("manage",))
 POLICY = standard_policy(CAPS, viewer=[CAPS.notes.read])
@@ -153,6 +165,61 @@ def test_terms_unless_told_otherwise() -> None:
             "SELECT outcome, invitation FROM axis.member_invite(%s, %s, %s, %s)", (b"d", "a@b.example", "viewer", timedelta(days=7))
         )
         assert next(FLOWS.delete_workspace()) == Statement("SELECT axis.workspace_delete(%s)", (timedelta(days=30),))
+
+
+TEXTS: dict[str, tuple[Callable[[str], MemberFlow[Any]], int, int]] = {
+    "name of a workspace": (FLOWS.create_workspace, 1, 200),
+    "address invited": (lambda text: FLOWS.invite(digest=b"d", email=text, role="viewer"), 3, 320),
+    "role invited to": (lambda text: FLOWS.invite(digest=b"d", email="a@b.example", role=text), 1, 63),
+    "address that accepts": (lambda text: FLOWS.accept(digest=b"d", email=text), 3, 320),
+    "new role": (lambda text: FLOWS.change_role("v", text), 1, 63),
+    "role kept": (lambda text: FLOWS.transfer("v", keep=text), 1, 63),
+    "role dropped": (FLOWS.drop_role, 1, 63),
+}
+
+
+@pytest.mark.parametrize("what", TEXTS)
+def test_a_text_that_the_database_would_not_keep_is_one_typed_error(what: str) -> None:
+    """Too short, too long, NUL, half a surrogate pair: the same error for each, a client's and not the server's, and the database is not asked."""
+    make, least, most = TEXTS[what]
+    wrong = ["x" * (least - 1), "x" * (most + 1), "a\0bc", "abc\ud800", "\udfff" * 3]
+    with act("admin"):
+        for text in wrong:
+            with pytest.raises(MalformedText) as caught:
+                next(make(text))
+            assert (caught.value.reason, caught.value.http_status) == ("malformed", 400)
+            assert text == "" or text not in str(caught.value), "an address is nobody's business in a log"
+        for text in ("x" * least, "\ud7ff\ue000\U0010ffff"[:most].ljust(most, "x")):
+            assert isinstance(next(make(text)), Statement)
+
+
+def test_a_text_that_cannot_be_kept_tells_nothing_to_whoever_may_not_manage() -> None:
+    """The guard is asked first."""
+    with act("viewer"), pytest.raises(PermissionDenied):
+        next(FLOWS.invite(digest=b"d", email="\0", role="viewer"))
+
+
+def test_a_role_with_many_grants_can_be_defined() -> None:
+    """The log's field takes 512 characters. What does not fit is counted, with a digest of all: no two definitions look alike."""
+    caps = Capabilities(**{f"things{number:02}": ("read", "write", "remove") for number in range(20)}, users=("manage",))
+    every = [cap for cap in caps if cap.name != "users.manage"]
+    flows = MemberFlows(standard_policy(caps, viewer=every))
+
+    def logged(grants: list[Capability]) -> str:
+        with act("admin"):
+            _, _, told = run(flows.define_role(Role("custom.x", grants)), ("ok",))
+        return str(told[0].detail["grants"])
+
+    assert logged(every[:3]) == "things00.read, things00.write, things00.remove"
+    whole, other = logged(every), logged(every[:-1])
+    listed, _, rest = whole.partition(" and ")
+    assert [cap.name for cap in every[: len(listed.split(", "))]] == listed.split(", ")
+    assert rest.startswith(f"{60 - len(listed.split(', '))} more, sha256 ")
+    assert len(whole) <= 512
+    assert whole != other
+    lengths = {len(", ".join(cap.name for cap in every[:count])) - 512: count for count in range(1, 60)}
+    fits = lengths[max(length for length in lengths if length <= 0)]
+    assert (" more, " in logged(every[:fits]), " more, " in logged(every[: fits + 1])) == (False, True)
 
 
 def test_members_need_a_capability_that_manages_them() -> None:
