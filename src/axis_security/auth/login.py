@@ -34,8 +34,6 @@ from axis_security.core.secret import Secret
 
 __all__ = ["Login", "second_factor_method"]
 
-MAX_CODE_CHARS: Final = 64
-
 
 def second_factor_method(code: object) -> Method:
     """Which factor a typed code is for: six digits are a TOTP code, everything else is read as a recovery code."""
@@ -177,8 +175,8 @@ class Login:
         method = second_factor_method(code)
         if method is Method.TOTP:
             return method if isinstance((yield from self.totp.verify(user=user, code=code)), CodeAccepted) else None
-        typed = code if isinstance(code, str) and len(code) <= MAX_CODE_CHARS else ""
-        return method if isinstance((yield from self.recovery.use(user=user, code=Secret(typed))), RecoveryUsed) else None
+        typed = Secret(code if isinstance(code, str) else "")
+        return method if isinstance((yield from self.recovery.use(user=user, code=typed)), RecoveryUsed) else None
 
     # --- the choke point
 

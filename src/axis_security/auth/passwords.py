@@ -91,11 +91,6 @@ class Verified:
     rehashed: Secret[str] | None
     scheme: str = "axis1"
 
-    @property
-    def needs_rehash(self) -> bool:
-        """Whether there is a better stored form to keep."""
-        return self.rehashed is not None
-
 
 @dataclass(frozen=True, slots=True)
 class PasswordRefused:
