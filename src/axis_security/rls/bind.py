@@ -25,14 +25,22 @@ __all__ = [
     "Binder",
     "Bound",
     "PrincipalChanged",
+    "SessionNotClean",
     "TenantBinder",
     "TenantNotBound",
     "WrongTenantKey",
     "outside",
 ]
 
-SET_CONTEXT: Final = "SELECT pg_catalog.set_config('axis.context',$1,true)"
-"""Sets the sealed context for the open transaction only; the sealed text travels as a parameter, never inside the query."""
+SET_CONTEXT: Final = (
+    "SELECT pg_catalog.set_config('axis.context',"
+    "CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_prepared_statements p WHERE p.from_sql) THEN '' ELSE $1 END,true)"
+)
+"""Sets the sealed context for the open transaction only; the sealed text travels as a parameter, never inside the query.
+
+What is prepared outlives its transaction. Drivers prepare through the protocol; a statement that SQL prepared may stand under the name of one of
+theirs, put there by whoever injected SQL before, to be run by the next principal. Where there is one, the transaction stays unbound.
+"""
 
 
 class TenantNotBound(AxisError):
@@ -81,6 +89,19 @@ class PrincipalChanged(AxisError):
         )
 
 
+class SessionNotClean(AxisError):
+    """The connection holds a statement that SQL prepared, in a transaction that is over; the connection was closed."""
+
+    code = "rls.session_not_clean"
+
+    def __init__(self) -> None:
+        super().__init__(
+            what="the connection holds a statement that was prepared by SQL; nothing was sent, and the connection was closed",
+            why="PREPARE outlives its transaction, so injected SQL could put a statement of its own in the place of one that the next principal runs",
+            fix="leave preparing to the driver, or DEALLOCATE before the transaction ends; if nobody here prepares in SQL, look for an injection",
+        )
+
+
 class WrongTenantKey(ConfigError):
     """The principal's tenant id is not of the type of the tenant column."""
 
@@ -100,7 +121,8 @@ class Bound:
 
     Args:
         owner: whom it belongs to: a principal, or a system scope.
-        sql: one statement, with ``$n`` parameters, that puts it into the transaction; sent in the same flush as BEGIN.
+        sql: one statement, with ``$n`` parameters, that puts it into the transaction; sent in the same flush as BEGIN. It answers '' where it did not,
+            and the shell then closes the connection and raises :class:`SessionNotClean`.
         params: the values.
     """
 

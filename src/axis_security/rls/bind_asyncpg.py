@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from axis_security.core.errors import ConfigError, MissingExtra
-from axis_security.rls.bind import Binder, Bound, outside
+from axis_security.rls.bind import Binder, Bound, SessionNotClean, outside
 from axis_security.rls.posture import Posture
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ try:
 except ImportError:
     raise MissingExtra(package="asyncpg", extra="asyncpg") from None
 
-__all__ = ["guard", "guard_pool", "is_guarded", "upkeep"]
+__all__ = ["guard", "guard_pool", "is_closed", "is_guarded", "upkeep"]
 
 _BEGIN: Final = re.compile(r"BEGIN[ A-Z]*;?", re.ASCII)
 _END: Final = re.compile(r"(COMMIT|ROLLBACK|ROLLBACK TO [\w]+|RELEASE SAVEPOINT [\w]+);?", re.ASCII)
@@ -109,7 +109,8 @@ def _guarded_class(base: Any) -> Any:
                     state.posture.check((await self._axis_run(state.posture.question, (), timeout))[0][0])
                     state.posture = None
                 answer = await super().query(query, timeout)
-                await self._axis_run(bound.sql, bound.params, timeout)
+                if not (await self._axis_run(bound.sql, bound.params, timeout))[0][0]:
+                    raise SessionNotClean
             except BaseException:
                 # BEGIN may have reached the server and the context not: nobody may find that transaction.
                 self.abort()
@@ -157,6 +158,11 @@ def _protocol(connection: Any) -> Any:
 def is_guarded(connection: object) -> bool:
     """Whether *connection* is guarded already."""
     return hasattr(_protocol(connection), "_axis")
+
+
+def is_closed(connection: Any) -> bool:
+    """Whether *connection* is closed already: by its guard, or by whoever."""
+    return bool(connection.is_closed())
 
 
 def guard(connection: Any, binder: Binder, posture: Posture | None) -> None:

@@ -20,24 +20,27 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+import psycopg
 from psycopg import errors as pg_errors
 from psycopg import generators, pq
 from psycopg.sql import Composable
 
 from axis_security.core.errors import ConfigError
-from axis_security.rls.bind import Binder, Bound, outside
+from axis_security.rls.bind import Binder, Bound, SessionNotClean, outside
 from axis_security.rls.posture import Posture
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGen
     from psycopg.pq.abc import PGresult
 
-__all__ = ["guard", "guard_class", "guard_pool", "is_guarded", "upkeep"]
+__all__ = ["guard", "guard_class", "guard_pool", "is_closed", "is_guarded", "upkeep"]
 
 _IDLE: Final = pq.TransactionStatus.IDLE
 _TEXT: Final = pq.Format.TEXT
 _FATAL: Final = pq.ExecStatus.FATAL_ERROR
 _SYNC: Final = pq.ExecStatus.PIPELINE_SYNC
+# Before 3.3 psycopg does not undo a `transaction()` that could not be entered: it goes on counting it, and asserts at the next one.
+_COUNTS_REFUSED: Final = not hasattr(psycopg.Transaction, "_check_enter")
 _HOOKS: Final = (
     "_start_query",
     "_exec_command",
@@ -136,12 +139,19 @@ def _guarded_class(base: Any) -> Any:
         def _axis_begin(self, command: bytes) -> Any:
             state = self._axis
             state.bound = None
-            bound = state.binder.begin()
-            self._check_connection_ok()
-            if state.posture is not None:
-                answer = (yield from _exchange(self.pgconn, (state.posture.question.encode(), None)))[0].get_value(0, 0)
-                state.posture.check(answer or b"")
-                state.posture = None
+            try:
+                bound = state.binder.begin()
+                self._check_connection_ok()
+                if state.posture is not None:
+                    answer = (yield from _exchange(self.pgconn, (state.posture.question.encode(), None)))[0].get_value(0, 0)
+                    state.posture.check(answer or b"")
+                    state.posture = None
+            except BaseException:
+                # No BEGIN was sent, so none is open: nor is a two-phase one, which psycopg notes before it.
+                self._tpc = None  # type: ignore[misc]  # the base class has a __dict__
+                if _COUNTS_REFUSED:
+                    self._num_transactions = 0  # type: ignore[misc]  # the base class has a __dict__
+                raise
             context = (bound.sql.encode(), [value.encode() for value in bound.params])
             if self._pipeline:
                 yield from super()._exec_command(command)
@@ -149,9 +159,12 @@ def _guarded_class(base: Any) -> Any:
                 self._pipeline.result_queue.append(None)
                 state.bound = bound
                 return None
-            results = yield from _exchange(self.pgconn, (command, None), context)
+            begun, told, *_ = yield from _exchange(self.pgconn, (command, None), context)
+            if not told.get_value(0, 0):
+                self.pgconn.finish()  # what was planted stays with the session; a closed connection is refused by every pool
+                raise SessionNotClean
             state.bound = bound
-            return results[0]
+            return begun
 
     Guarded.__name__ = Guarded.__qualname__ = f"Guarded{base.__name__}"
     return Guarded
@@ -160,6 +173,11 @@ def _guarded_class(base: Any) -> Any:
 def is_guarded(connection: object) -> bool:
     """Whether *connection* is guarded already."""
     return "_axis" in getattr(connection, "__dict__", ())
+
+
+def is_closed(connection: Any) -> bool:
+    """Whether *connection* is closed already: by its guard, or by whoever."""
+    return bool(connection.closed)
 
 
 def guard(

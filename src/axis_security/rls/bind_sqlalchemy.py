@@ -72,14 +72,21 @@ def install_engine(engine: Engine | AsyncEngine, *, binder: Binder, posture: Pos
         driver.guard(record.driver_connection, binder, posture)
 
     def on_checkout(connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: object) -> None:
-        if not driver.is_guarded(record.driver_connection):
-            raise exc.DisconnectionError  # made before the tenancy was installed: the pool replaces it
+        if driver.is_closed(record.driver_connection) or not driver.is_guarded(record.driver_connection):
+            raise exc.DisconnectionError  # closed by its guard, or made before the tenancy was installed: the pool replaces it
 
     ping: Callable[[Any], bool] = dialect.do_ping
 
     def guarded_ping(connection: Any) -> bool:
         with driver.upkeep(dialect.get_driver_connection(connection)):
             return ping(connection)
+
+    rollback: Callable[[Any], None] = dialect.do_rollback
+
+    def guarded_rollback(connection: Any) -> None:
+        # On what its guard has closed there is nothing to undo, and the reason is on its way up: another error would hide it.
+        if not driver.is_closed(connection.driver_connection):
+            rollback(connection)
 
     to_savepoint: Callable[[Any, str], None] = dialect.do_rollback_to_savepoint
 
@@ -92,4 +99,5 @@ def install_engine(engine: Engine | AsyncEngine, *, binder: Binder, posture: Pos
     event.listen(sync, "connect", on_connect)
     event.listen(sync, "checkout", on_checkout)
     dialect.do_ping = guarded_ping
+    dialect.do_rollback = guarded_rollback
     dialect.do_rollback_to_savepoint = guarded_to_savepoint

@@ -91,6 +91,8 @@ class Snapshot:
     tables: dict[Name, LiveTable] = field(default_factory=dict)
     children: dict[Name, list[Name]] = field(default_factory=dict)
     schemas: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
+    temporary: set[str] = field(default_factory=set)
+    """Who may make temporary objects in this database, of PUBLIC and the four roles."""
     roles: dict[str, LiveRole] = field(default_factory=dict)
     memberships: list[tuple[str, str]] = field(default_factory=list)
     views: list[tuple[Name, str, Name]] = field(default_factory=list)
@@ -223,6 +225,13 @@ def _read_surroundings(live: Snapshot, named: list[str], schemas: list[str]) -> 
     )
     for schema, grantee, privilege in rows:
         live.schemas.setdefault(schema, set()).add((grantee, privilege))
+    rows = yield ask(
+        "SELECT DISTINCT coalesce(r.rolname::text, '') FROM pg_catalog.pg_database d CROSS JOIN LATERAL "
+        "pg_catalog.aclexplode(coalesce(d.datacl, pg_catalog.acldefault('d', d.datdba))) a LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee "
+        "WHERE d.datname = pg_catalog.current_database() AND a.privilege_type = 'TEMPORARY' AND (a.grantee = 0 OR r.rolname = ANY(%s))",
+        named,
+    )
+    live.temporary = {grantee for (grantee,) in rows}
     rows = yield ask(
         "SELECT rolname::text, rolsuper, rolbypassrls, rolcreatedb, rolcreaterole, rolreplication, rolinherit, rolcanlogin FROM pg_catalog.pg_roles WHERE rolname = ANY(%s)",
         named,

@@ -12,6 +12,7 @@ from typing import Final
 from axis_security.core.checks import Finding, Severity
 from axis_security.core.schema import SchemaPart
 from axis_security.rls.catalog import LivePolicy, LiveRole, LiveTable, Snapshot
+from axis_security.rls.dialect import Dialect
 from axis_security.rls.keys import compile_keys
 from axis_security.rls.model import Declared, Model, Name, Open, ProtectedTable, quote
 from axis_security.rls.predicate import SELF, PolicyModel, policies_of, tenant_default, text_literal
@@ -34,7 +35,7 @@ def compile_steps(
     """The steps that lead from *live* to *model*, and what no step can mend."""
     findings: list[Finding] = []
     protected = model.protected()
-    steps: list[Step] = [*role_steps(model, live)]
+    steps: list[Step] = [*role_steps(model, live), *_temporary(model, live)]
     steps += [part_step(part, model, recorded=part.name in live.parts) for part in stale_parts]
     steps += _seal_keys(live, keyring)
     steps += _capabilities(model, live)
@@ -100,6 +101,36 @@ def _excess(role: LiveRole, *, guard: bool, owner: bool) -> str:
         "NOLOGIN": role.login and guard,
     }
     return " ".join(word for word, present in found.items() if present)
+
+
+def _temporary(model: Model, live: Snapshot) -> Iterator[Step]:
+    """Keep the application from making temporary objects: they stand before the real ones of their name, and stay when the connection is handed on."""
+    if model.dialect is Dialect.COCKROACHDB:
+        return  # has no such privilege, and no temporary objects unless the cluster is told to
+    roles = model.roles
+
+    def on_database(words: str) -> str:
+        # Without the database's name, so that a migration says the same everywhere.
+        return f"DO $axis$BEGIN EXECUTE pg_catalog.format('{words}', pg_catalog.current_database()); END$axis$"
+
+    def grant(to: str) -> str:
+        return on_database(f"GRANT TEMPORARY ON DATABASE %I TO {to}")
+
+    def revoke(to: str) -> str:
+        return on_database(f"REVOKE TEMPORARY ON DATABASE %I FROM {to}")
+
+    for role in (roles.owner, roles.system):
+        if role not in live.temporary:
+            yield Step(sql=grant(role), reverse=revoke(role), why="migrations and work across tenants may use temporary tables")
+    for grantee in ("", roles.app):
+        if grantee in live.temporary:
+            to = grantee or "PUBLIC"
+            yield Step(
+                sql=revoke(to),
+                reverse=grant(to),
+                why="a temporary table takes the place of the real one, also for the next tenant on the same connection",
+                flagged=True,
+            )
 
 
 def part_step(part: SchemaPart, model: Model, *, recorded: bool) -> Step:

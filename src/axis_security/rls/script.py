@@ -66,7 +66,7 @@ def _numbered(model: Model, step: Step) -> Step:
 
 def _bare(model: Model) -> Snapshot:
     """A database that has the tables, as their metadata would make them but for foreign keys, and nothing else."""
-    live = Snapshot()
+    live = Snapshot(temporary={""})
     for declared in model.tables:
         table = declared.table
         made = LiveTable(table.name, "r", "")

@@ -326,6 +326,24 @@ def test_isolation_level_and_two_phase(engine: Engine, two: tuple[Principal, Pri
         assert tuple(row) == (two[0].tenant.text, "serializable", "on")
 
 
+def test_a_two_phase_transaction_that_is_refused_is_not_under_way(notes: Notes, two: tuple[Principal, Principal]) -> None:
+    """The next one to get the connection from the pool can commit: psycopg notes `tpc_begin()` before it sends anything, and the guard takes it back."""
+    with ConnectionPool(notes.dsn(), min_size=1, max_size=1) as pool:
+        install(pool, binder=notes.binder, posture=notes.posture)
+        with pool.connection() as connection, pytest.raises(TenantNotBound):
+            connection.tpc_begin("refused")
+        with acting_as(two[0]), pool.connection() as connection:
+            assert connection.execute(CONTEXT).fetchone() == (two[0].tenant.text,)
+            connection.commit()
+        # The control: one that did begin is under way until its own end.
+        with acting_as(two[0]), pool.connection() as connection:
+            connection.tpc_begin("begun")
+            assert connection.execute(CONTEXT).fetchone() == (two[0].tenant.text,)
+            with pytest.raises(psycopg.ProgrammingError):
+                connection.commit()
+            connection.tpc_rollback()
+
+
 def test_unknown_things_are_refused(notes: Notes) -> None:
     """A URL, a session, or an engine in use is refused with a reason."""
     with pytest.raises(ConfigError):

@@ -84,6 +84,9 @@ MUTATIONS = {
     "key replaced": "UPDATE axis.seal_key SET inner_block = sha256('a') || sha256('b')",
     "key added": "INSERT INTO axis.seal_key SELECT 99, inner_block, outer_block FROM axis.seal_key",
     "public schema creatable": "GRANT CREATE ON SCHEMA public TO PUBLIC",
+    "temporary objects allowed": "GRANT TEMPORARY ON DATABASE {database} TO PUBLIC",
+    "temporary objects allowed to app": "GRANT TEMPORARY ON DATABASE {database} TO {app}",
+    "temporary objects taken from owner": "REVOKE TEMPORARY ON DATABASE {database} FROM {owner}",
     "stray table granted": "CREATE TABLE IF NOT EXISTS stray (id int); GRANT SELECT ON stray TO {app}",
     "owner joins guard": "GRANT {guard} TO {owner}",
 }
@@ -91,7 +94,7 @@ MUTATIONS = {
 TOLD = {
     "policy dropped", "new partition", "force off", "row security off", "partition opened", "grant revoked", "app owns a table",
     "default dropped", "default constant", "null allowed", "index dropped", "capability removed", "key replaced", "key lost the tenant",
-    "key added beside",
+    "key added beside", "temporary objects taken from owner",
 }  # fmt: skip
 """Changes that take something away, or that the next migration may have made: the plan puts it back, and calls nobody's attention to it."""
 
@@ -100,7 +103,7 @@ TOLD = {
 def test_each_change_by_hand_is_seen_and_mended(applied: Example, change: str) -> None:
     """What somebody changed in the live database shows in the plan, flagged where it lets somebody do more than declared; applying restores it."""
     names = {name: getattr(applied.roles, name) for name in ("owner", "app", "system", "guard")}
-    applied.execute(*MUTATIONS[change].format(**names).split("; "))
+    applied.execute(*MUTATIONS[change].format(database=applied.database, **names).split("; "))
     seen = applied.plan()
     assert seen, "the change went unseen"
     assert any(step.flagged for step in seen) is (change not in TOLD)

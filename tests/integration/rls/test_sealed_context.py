@@ -194,7 +194,8 @@ def test_the_app_role_reaches_nothing_of_ours(applied: Example, app: psycopg.Con
 
 
 def test_shadowing_names_does_not_fool_the_check(applied: Example, app: psycopg.Connection) -> None:
-    """Temporary tables and a hostile search_path change nothing: every name in the check is qualified."""
+    """Temporary tables (were they allowed) and a hostile search_path change nothing: every name in the check is qualified."""
+    applied.execute(f'GRANT TEMPORARY ON DATABASE "{applied.database}" TO {applied.roles.app}')
     app.execute(
         "CREATE TEMPORARY TABLE seal_key (id int, inner_block bytea, outer_block bytea); SET LOCAL search_path = pg_temp, public, pg_catalog"
     )

@@ -38,19 +38,17 @@ def _truncate(world: World) -> Verdict:
     return leaked("emptied the table for every tenant")
 
 
+_BAIT = "CREATE FUNCTION public.bait(value text) RETURNS boolean LANGUAGE plpgsql {} COST 0.0000001 AS $$ BEGIN RAISE NOTICE '%', value; RETURN true; END $$"
+
+
 def _leakproof(world: World) -> Verdict:
     heard: list[str] = []
+    if not world.admin_rows("SELECT 1 FROM pg_proc WHERE proname = 'bait'"):
+        world.admin(_BAIT.format(""))  # the app's role may make none, not even a temporary one
     with world.injected() as connection:
         connection.add_notice_handler(lambda notice: heard.append(notice.message_primary or ""))
         try:
-            if not world.admin_rows("SELECT 1 FROM pg_proc WHERE proname = 'bait'"):
-                connection.execute(
-                    "CREATE FUNCTION pg_temp.bait(value text) RETURNS boolean LANGUAGE plpgsql COST 0.0000001 AS $$ BEGIN RAISE NOTICE '%', value; RETURN true; END $$"
-                )
-                schema = b"pg_temp"
-            else:
-                schema = b"public"
-            connection.execute(b"SELECT id FROM contact WHERE " + schema + b".bait(email)")
+            connection.execute("SELECT id FROM contact WHERE public.bait(email)")
         except psycopg.Error as error:
             return refused_by(error)
     return (
@@ -118,8 +116,6 @@ DOOR_ATTACKS = (
         "leakproof bait",
         "put a cheap function into WHERE that prints every row it is shown",
         _leakproof,
-        _admin(
-            "CREATE FUNCTION public.bait(value text) RETURNS boolean LANGUAGE plpgsql LEAKPROOF COST 0.0000001 AS $$ BEGIN RAISE NOTICE '%', value; RETURN true; END $$"
-        ),
+        _admin(_BAIT.format("LEAKPROOF")),
     ),
 )

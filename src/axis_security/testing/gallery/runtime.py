@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from typing import Any
 
 from sqlalchemy import exc, select, text
 from sqlalchemy.engine import Engine
@@ -166,14 +167,13 @@ def _tasks(world: World) -> Verdict:
 def _prepared(world: World) -> Verdict:
     engine = world.engine()
     tenants: list[str] = []
-    statement = "EXECUTE everybody"
     for principal in (ALICE, MALLORY):
         with world.acting(principal), engine.connect() as connection:
             if principal is ALICE:
                 connection.exec_driver_sql("SET plan_cache_mode = force_generic_plan")
-                connection.exec_driver_sql("PREPARE everybody AS SELECT tenant_id FROM contact")
+            cursor: Any = connection.connection.cursor()
             try:
-                tenants = [row[0] for row in connection.exec_driver_sql(statement)]
+                tenants = [row[0] for row in cursor.execute("SELECT tenant_id FROM contact", prepare=True)]
             except _REFUSALS as error:
                 return refused_by(error)
             connection.commit()

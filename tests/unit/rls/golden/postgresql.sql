@@ -13,6 +13,15 @@ CREATE ROLE crm_app NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATIO
 -- the role another login, for declared cross-tenant work
 CREATE ROLE crm_system NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION LOGIN NOINHERIT;
 
+-- migrations and work across tenants may use temporary tables
+DO $axis$BEGIN EXECUTE pg_catalog.format('GRANT TEMPORARY ON DATABASE %I TO crm_owner', pg_catalog.current_database()); END$axis$;
+
+-- migrations and work across tenants may use temporary tables
+DO $axis$BEGIN EXECUTE pg_catalog.format('GRANT TEMPORARY ON DATABASE %I TO crm_system', pg_catalog.current_database()); END$axis$;
+
+-- a temporary table takes the place of the real one, also for the next tenant on the same connection
+DO $axis$BEGIN EXECUTE pg_catalog.format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', pg_catalog.current_database()); END$axis$;
+
 -- the part `base` of schema axis does not exist
 CREATE SCHEMA IF NOT EXISTS axis AUTHORIZATION crm_guard;
 ALTER SCHEMA axis OWNER TO crm_guard;
