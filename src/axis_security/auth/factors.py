@@ -41,7 +41,8 @@ class TotpRecord:
 
 @dataclass(frozen=True, slots=True)
 class BeginEnrolment(Op[bool]):
-    """Keep *sealed* as the user's pending seed, in place of an earlier pending one; the confirmed one stays. Answer: ``True``."""
+    """Keep *sealed* as the user's pending seed, in place of an earlier pending one; the confirmed one stays. Sets failures to zero.
+    Answer: ``True``."""
 
     user: UserId
     sealed: bytes

@@ -75,7 +75,8 @@ class MemoryVault:
         return self._factors.setdefault(account_key(user), FactorRow())
 
     def _begin_enrolment(self, r: f.BeginEnrolment) -> bool:
-        self._factor(r.user).pending = r.sealed
+        row = self._factor(r.user)
+        row.pending, row.failures = r.sealed, 0
         return True
 
     def _load_totp(self, r: f.LoadTotp) -> f.TotpRecord | None:

@@ -186,7 +186,8 @@ class Totp:
         self._entropy: Final = entropy
 
     def enrol(self, *, user: UserId, account: str, proof: ReauthProof) -> Generator[FactorRequest, Any, Enrolment]:
-        """Make a seed and keep it, sealed, as pending. It protects nothing until :meth:`confirm`; an earlier pending seed is replaced.
+        """Make a seed and keep it, sealed, as pending. It protects nothing until :meth:`confirm`; an earlier pending seed is replaced, and
+        wrong codes so far are forgiven: the proof says who it is.
 
         Args:
             user: whose factor.

@@ -35,7 +35,7 @@ FACTOR_FUNCTIONS: Final = (
         "boolean",
         """
     INSERT INTO axis.vault_factor AS f (account, pending) VALUES (p_account, p_sealed)
-        ON CONFLICT (account) DO UPDATE SET pending = excluded.pending;
+        ON CONFLICT (account) DO UPDATE SET pending = excluded.pending, failures = 0;
     RETURN true;""",
     ),
     VaultFunction(

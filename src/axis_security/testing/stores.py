@@ -126,7 +126,7 @@ def a_step_is_claimed_once_and_only_upwards(perform: Perform) -> None:
 
 
 def attempts_are_counted_and_forgiven(perform: Perform) -> None:
-    """Attempts stop at the limit; a claimed step and a used recovery code set them to zero."""
+    """Attempts stop at the limit; a claimed step, a used recovery code and a new enrolment set them to zero."""
     user = enrolled(perform)
     tries = [perform(ReserveCodeAttempt(user, 3)) for _ in range(5)]
     expect(tries, [True, True, True, False, False], "attempts stop at the limit")
@@ -137,6 +137,9 @@ def attempts_are_counted_and_forgiven(perform: Perform) -> None:
     expect(perform(ReserveCodeAttempt(user, 1)), False, "at the limit again")
     expect(perform(ConsumeRecovery(user, left[:1])), True, "a recovery code is used")
     expect(perform(ReserveCodeAttempt(user, 1)), True, "a used recovery code forgives")
+    expect(perform(ReserveCodeAttempt(user, 1)), False, "at the limit once more")
+    perform(BeginEnrolment(user, sealed()))
+    expect(perform(ReserveCodeAttempt(user, 1)), True, "a new enrolment forgives")
     expect(perform(ReserveCodeAttempt(account(), 3)), False, "an account without a factor has no attempts")
 
 

@@ -304,3 +304,16 @@ def test_a_key_service_that_is_away_locks_nobody_out() -> None:
             world.verify(phone.at(world.time))
     world.totp = present
     assert isinstance(world.verify(phone.at(world.time)), CodeAccepted)
+
+
+def test_whoever_mistypes_at_enrolment_may_begin_again() -> None:
+    """Wrong codes lock the pending factor until another proof of identity; enrolling asks for one, so a fresh enrolment is not born locked."""
+    world = World()
+
+    def enrol() -> str:
+        enrolment = world.run(world.totp.enrol(user=ANN, account="ann@example.com", proof=world.proof()))
+        return pyotp.TOTP(enrolment.secret_base32.reveal()).at(world.time)
+
+    wrong = f"{(int(enrol()) + 1) % 10**6:06d}"
+    assert [world.run(world.totp.confirm(user=ANN, code=wrong)).why for _ in range(6)] == ["mismatch"] * 5 + ["locked"]
+    assert isinstance(world.run(world.totp.confirm(user=ANN, code=enrol())), CodeAccepted)
