@@ -65,7 +65,7 @@ def verify(context: click.Context, *, exported: Path | None, anchored: Path | No
 
     kept = read_anchors(anchored) if anchored is not None else []
     if exported is not None:
-        with exported.open(encoding="utf-8") as file:
+        with exported.open(encoding="utf-8", errors="replace") as file:  # what is no text is damage, and named as such
             results = list(verify_export(file, kept=kept))
     else:
         from axis_security.ops.audit_postgres import verify_log

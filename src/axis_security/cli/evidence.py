@@ -48,6 +48,9 @@ def bundle(config: str, *, key_file: Path, out: Path, more: tuple[Path, ...]) ->
     from axis_security.ops.evidence.bundle import write_bundle
     from axis_security.ops.verify import verify
 
+    names = [path.name for path in more]
+    if len(set(names)) != len(names):
+        raise click.BadParameter("two files have one name, and a bundle holds one of each", param_hint="--with")
     key = _key(key_file)
     report = verify(_promises(config))
     manifest = write_bundle(out, report, key, files={path.name: path.read_bytes() for path in more})

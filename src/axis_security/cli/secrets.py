@@ -19,7 +19,7 @@ def command() -> None:
 
 
 @command.command("scan")
-@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, type=click.Path(exists=True, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print findings as JSON.")
 def scan(paths: tuple[Path, ...], *, as_json: bool) -> None:
     """Look for secrets in PATHS, or in everything git tracks here. Exit status 1 if there is any."""

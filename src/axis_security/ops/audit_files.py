@@ -52,10 +52,10 @@ def verify_export(lines: Iterable[str], *, kept: Sequence[Anchor] = ()) -> Itera
         try:
             if header["format"] != FORMAT:
                 raise ValueError  # one answer for every malformed line
-            tenant = str(header["tenant"])
-            start = ChainState(number=int(header["start"]["number"]), hash=bytes.fromhex(header["start"]["hash"]))
+            tenant = _text(header["tenant"])
+            start = ChainState(number=_number(header["start"]["number"]), hash=_hash(header["start"]["hash"]))
             end = header["head"]
-            head = None if end is None else Anchor(tenant=tenant, number=int(end["number"]), hash=bytes.fromhex(end["hash"]))
+            head = None if end is None else Anchor(tenant=tenant, number=_number(end["number"]), hash=_hash(end["hash"]))
         except (KeyError, TypeError, ValueError):
             yield _broken(source.number, "it is no chain's beginning")
             return
@@ -71,6 +71,28 @@ def verify_export(lines: Iterable[str], *, kept: Sequence[Anchor] = ()) -> Itera
             return
     for tenant in sorted({anchor.tenant for anchor in kept} - seen):
         yield _broken(source.number, f"an anchor names the chain of `{tenant}`, which the export lacks")
+    if not seen:
+        yield _broken(source.number, "it holds no chain")
+
+
+# One spelling of each value, as `export_log` writes it: what has another came from elsewhere, and could be hashed to something else.
+def _number(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError
+    return value
+
+
+def _hash(value: object) -> bytes:
+    if not isinstance(value, str) or len(value) != 64:
+        raise ValueError
+    return bytes.fromhex(value)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    value.encode()  # a lone surrogate is no text
+    return value
 
 
 class _Lines:
@@ -91,7 +113,7 @@ class _Lines:
             self.number += 1
             try:
                 fields = json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 fields = None
             return fields if isinstance(fields, dict) else {}
         return None
@@ -103,9 +125,7 @@ class _Lines:
                 self._next = fields
                 return
             try:
-                entry = AuditEntry(
-                    tenant=tenant, number=int(fields["number"]), body=str(fields["body"]), hash=bytes.fromhex(fields["hash"])
-                )
+                entry = AuditEntry(tenant=tenant, number=_number(fields["number"]), body=_text(fields["body"]), hash=_hash(fields["hash"]))
             except (KeyError, TypeError, ValueError):
                 self.broken = True
                 return
@@ -142,8 +162,8 @@ def read_anchors(path: Path) -> list[Anchor]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         found = [json.loads(line) for line in lines if line]
-        return [Anchor(tenant=str(each["tenant"]), number=int(each["number"]), hash=bytes.fromhex(each["hash"])) for each in found]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [Anchor(tenant=_text(each["tenant"]), number=_number(each["number"]), hash=_hash(each["hash"])) for each in found]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
             what=f"`{path}` holds no anchors", why=type(error).__name__, fix="give the file that `axis-security audit anchors` wrote"
         ) from None

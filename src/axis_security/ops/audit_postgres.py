@@ -227,7 +227,7 @@ def _not_written(error: psycopg.Error) -> Unavailable:
 def read_page(connection: psycopg.Connection[Any], *, before: int | None = None, limit: int = 100) -> list[AuditEntry]:
     """The acting tenant's newest entries below number *before*, newest first, at most 500; *connection* must be bound to a principal."""
     rows = connection.execute(
-        "SELECT axis.tenant_text(), number, body, hash FROM axis.audit_page(%s, %s)", (before or 2**63 - 1, limit)
+        "SELECT axis.tenant_text(), number, body, hash FROM axis.audit_page(%s, %s)", (2**63 - 1 if before is None else before, limit)
     ).fetchall()
     return [AuditEntry(tenant=tenant, number=number, body=body, hash=bytes(digest)) for tenant, number, body, digest in rows]
 

@@ -203,14 +203,22 @@ class HealthMonitor:
             done: Future[None] = Future()
             slot.running, slot.started = done, now
         # A daemon, so that a hung check can't keep the process from ending.
-        threading.Thread(target=self._run, args=(slot, done), name=f"axis-health-{slot.check.name}", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, args=(slot, done), name=f"axis-health-{slot.check.name}", daemon=True).start()
+        except RuntimeError:  # no thread to be had: not ok now, and tried again when this answer has lapsed
+            self._finish(slot, done, CheckResult(name=slot.check.name, ok=False, seen="there was no thread to run it"))
         return done
 
     def _run(self, slot: _Slot, done: Future[None]) -> None:
         try:
             result = slot.check.run()
+            if not isinstance(result, CheckResult):
+                raise TypeError  # an answer that is none
         except Exception:  # noqa: BLE001  # whatever a check raises, the answer is not ok; its text may hold a secret and is dropped
             result = CheckResult(name=slot.check.name, ok=False, seen="the check itself failed")
+        self._finish(slot, done, result)
+
+    def _finish(self, slot: _Slot, done: Future[None], result: CheckResult) -> None:
         with slot.lock:
             slot.finished = self._monotonic()
             slot.measured = slot.finished - slot.started

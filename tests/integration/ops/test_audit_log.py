@@ -147,6 +147,7 @@ def test_a_page_shows_the_acting_tenants_entries(log: Log) -> None:
                 assert [entry.number for entry in page] == list(range(count, 0, -1))
                 assert {entry.tenant for entry in page} == {entry.event()["tenant"] for entry in page} == {tenant}
                 assert [entry.number for entry in read_page(connection, before=3, limit=1)] == [2]
+                assert read_page(connection, before=1) == read_page(connection, before=0) == [], "whoever pages backwards ends"
     with log.connection() as connection, pytest.raises(psycopg.Error) as refused:
         read_page(connection)
     assert refused.value.sqlstate == "AX001"

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from axis_security.ops.audit import Anchor, AuditEntry, ChainState, chain_start, next_hash, verify_chain
+from axis_security.core.errors import ConfigError
+from axis_security.ops.audit import Anchor, AuditChain, AuditEntry, ChainState, chain_start, next_hash, verify_chain
+from axis_security.ops.audit_files import export_log, read_anchors, verify_export
 
 
 def chain(bodies: list[str], tenant: str = "t1") -> list[AuditEntry]:
@@ -74,3 +81,63 @@ def test_a_rewritten_chain_is_caught_by_an_anchor_only(bodies: list[str]) -> Non
 def test_one_tenants_chain_is_not_anothers() -> None:
     """The same bodies under another tenant's name do not verify."""
     assert not verify_chain("t2", chain(["a", "b"])).ok
+
+
+def exported(bodies: list[str], tenant: str = "t1") -> list[str]:
+    """The lines of an export of one chain."""
+    entries, out = chain(bodies, tenant), io.StringIO()
+    export_log([AuditChain(tenant=tenant, start=chain_start(tenant), head=head(entries), entries=iter(entries))], out)
+    return out.getvalue().splitlines()
+
+
+def changed(line: str, **fields: Any) -> str:
+    """*line* with other values."""
+    return json.dumps({**json.loads(line), **fields})
+
+
+ODD: list[Any] = ["1", True, -1, 1.0, 2**63, 2**70, float("inf"), None, [], "\ud800", "zz" * 32, "00"]
+
+
+def test_an_exported_chain_does_not_stand_in_for_another_tenants() -> None:
+    """Under another name in the file's first line the same entries are not that tenant's log: the chain begins elsewhere."""
+    header, *rest = exported(["a", "b"])
+    assert not all(result.ok for result in verify_export([changed(header, tenant="t2"), *rest]))
+
+
+@pytest.mark.parametrize("value", ODD)
+@pytest.mark.parametrize("name", ["number", "hash", "body", "tenant", "start", "head"])
+def test_no_value_makes_the_verifier_raise_or_pass(name: str, value: Any) -> None:
+    """A stranger's export is judged, whatever stands in it: another type, another spelling, a number of any size, half a character."""
+    header, first, *rest = exported(["a", "b"])
+    assert all(result.ok for result in verify_export([header, first, *rest])), "control"
+    if name in {"tenant", "start", "head"}:
+        lines = [[changed(header, **{name: value}), first, *rest]]
+        lines += [
+            [changed(header, **{name: {**json.loads(header)[name], part: value}}), first, *rest]
+            for part in ("number", "hash")
+            if name != "tenant"
+        ]
+    else:
+        lines = [[header, changed(first, **{name: value}), *rest]]
+    for each in lines:
+        assert not all(result.ok for result in verify_export(each))
+
+
+@given(st.lists(st.one_of(st.text(), st.sampled_from([*exported(["a"]), "[" * 100_000, "{}", "null"])), max_size=6))
+def test_no_lines_make_the_verifier_raise(lines: list[str]) -> None:
+    """Nor does any order of lines, whole ones among them; and nothing at all shows nothing: an export that was cut to its beginning is not a log without events."""
+    results = list(verify_export(lines))
+    assert results
+    if not lines:
+        assert not results[0].ok
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "[]", "5", '{"tenant": "t", "number": 1e999, "hash": ""}', '{"tenant": "t", "number": 1, "hash": "00"}', "[" * 100_000]
+)
+def test_anchors_are_anchors(tmp_path: Path, line: str) -> None:
+    """A file that holds something else is refused as a whole: an anchor that is passed over would hide a cut."""
+    path = tmp_path / "anchors.jsonl"
+    path.write_text(line + "\n")
+    with pytest.raises(ConfigError):
+        read_anchors(path)

@@ -69,6 +69,35 @@ def test_local_sockets_need_no_tls(local: str) -> None:
     assert check_dsn(local).ok
 
 
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "host=/run/postgresql,db.example.org",
+        "host=/run/postgresql hostaddr=192.0.2.1",
+        "host=,db.example.org",
+        "service=crm",
+        "hostaddr=192.0.2.1",
+    ],
+)
+def test_a_socket_first_does_not_excuse_a_network_behind_it(dsn: str) -> None:
+    """libpq goes through a list of hosts, and prefers an address: where one of them is on the network the settings must hold."""
+    assert not check_dsn(dsn).ok
+
+
+def test_a_host_from_the_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same string means the network where PGHOST says so."""
+    assert check_dsn("dbname=crm").ok
+    for name, value, ok in (
+        ("PGHOST", "db.example.org", False),
+        ("PGHOST", "/tmp", True),
+        ("PGHOSTADDR", "192.0.2.1", False),
+        ("PGSERVICE", "x", False),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            assert check_dsn("dbname=crm").ok is ok, name
+
+
 @given(st.text())
 def test_any_text_gets_an_answer(text: str) -> None:
     """No DSN text makes the check raise; an unreadable one is not ok."""

@@ -158,6 +158,8 @@ def test_records_are_a_chain(tmp_path: Path) -> None:
         assert not check_records(path, now=NOON, within=week)[0].ok, how
         with pytest.raises(ConfigError):
             record_report(path, report())
+    path.write_text("{}\n")
+    assert [each.ok for each in check_records(path, now=NOON, within=week)] == [False, False], "no date to be had, and no crash"
     path.write_text("no json\n")
     with pytest.raises(ConfigError):
         check_records(path, now=NOON, within=week)
@@ -259,6 +261,21 @@ def test_the_command_line_signs_and_checks(tmp_path: Path, monkeypatch: pytest.M
     made = run("bundle", "promises_for_evidence", "--key-file", str(key), "--out", str(out), "--with", str(notes))
     assert made.exit_code == 1, "nothing is measured, so nothing holds; the bundle is written and says so"
     assert json.loads(made.output) == {"file": str(out), "ok": False, "files": 6, "public_key": public}
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "notes.jsonl").write_text("{}\n")
+    twice = run(
+        "bundle",
+        "promises_for_evidence",
+        "--key-file",
+        str(key),
+        "--out",
+        str(out),
+        "--with",
+        str(notes),
+        "--with",
+        str(tmp_path / "more" / "notes.jsonl"),
+    )
+    assert twice.exit_code == 2, "one of two files of a name must not be dropped in silence"
     assert run("check", str(out), "--public-key", public).exit_code == 0
     assert run("check", str(out), "--public-key", OTHER.public).exit_code == 1
     assert "SOC 2 CC6.1" in run("controls").output

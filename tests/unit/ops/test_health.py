@@ -115,6 +115,23 @@ def test_strangers_learn_one_word_and_nobody_an_exceptions_text() -> None:
     assert broken.ready().status == 503
 
 
+def test_an_answer_that_is_none_is_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host's check that forgets its answer is not ok, and every probe still gets one; so does a check that no thread could be had for, until there is one."""
+    forgetful = HealthMonitor([HealthCheck(name="x", run=lambda: None)], sink=Sink())  # type: ignore[arg-type, return-value]
+    assert forgetful.ready().status == 503
+    assert forgetful.observed()[0].code == "error"
+    health = monitor(Switch(), ttl=0.001)
+
+    def exhausted(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", exhausted)
+        assert health.ready().status == 503
+    time.sleep(0.005)
+    assert health.ready().status == 200, "it is tried again"
+
+
 def test_an_optional_check_degrades_and_does_not_refuse() -> None:
     """A check that isn't required leaves readiness at 200 and shows in the details."""
     health = monitor(Switch(ok=False), required=False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,12 +67,14 @@ class Scripted:
 
     def __init__(self, value: str = "one") -> None:
         self.value, self.before, self.up, self.calls = value, "", True, 0
-        self.refuses = self.forgets = False
+        self.refuses = self.forgets = self.gone = False
         self.gate: threading.Event | None = None
 
     def fetch(self, name: str, stage: Stage = Stage.CURRENT) -> SecretVersion:
         if self.refuses:
             raise SecretRefused(name=name, provider=self.label, why="AccessDenied")
+        if self.gone:
+            raise SecretMissing(name=name, stage=stage, provider=self.label)
         if stage is Stage.PREVIOUS:
             if self.forgets:
                 raise SecretsUnavailable(name=name, provider=self.label, why="no answer")
@@ -153,6 +158,36 @@ def test_a_refused_secret_does_not_outlive_its_ttl() -> None:
     assert manager.get("k").reveal() == "one"
 
 
+def test_no_limit_is_passed_between_two_attempts() -> None:
+    """A failed attempt is not repeated at once, and what serves until the next does not serve beyond its limit: 3 min for a refusal, 63 for silence."""
+    for refuses, limit in ((True, timedelta(minutes=3)), (False, timedelta(minutes=63))):
+        provider = Scripted()
+        manager, clock, _ = make(provider)
+        manager.get("k")
+        provider.refuses, provider.up = refuses, False
+        clock.at = START + limit - timedelta(seconds=1)
+        assert manager.get("k").reveal() == "one"
+        clock.at = START + limit
+        with pytest.raises(SecretsUnavailable):
+            manager.get("k")
+        with pytest.raises(SecretsUnavailable):
+            asyncio.run(_with_limit(manager))
+
+
+def test_a_secret_that_is_gone_does_not_come_back() -> None:
+    """Taken out of the manager it serves no more, and the manager's silence afterwards does not bring it back as a stale one."""
+    provider = Scripted()
+    manager, clock, _ = make(provider)
+    manager.get("k")
+    clock.at += timedelta(minutes=2, seconds=30)
+    provider.gone = True
+    with pytest.raises(SecretMissing):
+        manager.get("k")
+    provider.gone, provider.up = False, False
+    with pytest.raises(SecretsUnavailable):
+        manager.get("k")
+
+
 def test_the_version_in_force_does_not_wait_for_the_one_before() -> None:
     """If only the previous version cannot be fetched, the new current one serves, beside the one that we had."""
     provider = Scripted()
@@ -205,7 +240,7 @@ async def _with_limit(manager: SecretManager) -> str:
 
 def test_unusable_policies_are_refused() -> None:
     """A policy that would never refresh, or serve for days, can't be built."""
-    bads: list[dict[str, Any]] = [{"ttl": timedelta(0)}, {"jitter": 0.9}, {"stale": timedelta(days=9)}]
+    bads: list[dict[str, Any]] = [{"ttl": timedelta(0)}, {"jitter": 0.9}, {"stale": timedelta(days=9)}, {"retry": timedelta(0)}]
     for bad in bads:
         with pytest.raises(ConfigError):
             RefreshPolicy(**bad)
@@ -228,6 +263,15 @@ def test_mounted_files_that_others_can_reach_are_refused(tmp_path: Path, mode: i
     _write(tmp_path / "k", "x", mode)
     with pytest.raises(SecretsUnavailable, match="mode"):
         MountedFiles(tmp_path).fetch("k")
+
+
+def test_a_mounted_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    """What is no file is told as that, at once."""
+    os.mkfifo(tmp_path / "pipe", 0o400)
+    (tmp_path / "folder").mkdir(mode=0o500)
+    for name in ("pipe", "folder"):
+        with pytest.raises(SecretsUnavailable, match=r"no file|a directory"):
+            MountedFiles(tmp_path).fetch(name)
 
 
 def test_mounted_files_follow_links_inside_only(tmp_path: Path) -> None:
@@ -322,6 +366,33 @@ def test_files_are_scanned_as_git_lists_them(tmp_path: Path) -> None:
     (tmp_path / "b.bin").write_bytes(b"\0" + PLANTED["stripe_key"].encode())
     findings = list(scan_files(tracked_files(tmp_path), root=tmp_path))
     assert [finding.object for finding in findings] == ["a.py:1"]
+
+
+@pytest.mark.parametrize("before", [0, 18_990, 19_000, 19_999, 25_000, 1_000_000])
+def test_a_long_line_hides_nothing(before: int) -> None:
+    """Generated code can be one line: a secret is found wherever it stands in it, once."""
+    line = "x " * (before // 2) + PLANTED["stripe_key"] + " x" * 30_000
+    assert [finding.code for finding in scan_text(line, name="bundle.js")] == ["secrets.stripe_key"]
+
+
+def test_a_scan_without_git_sees_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine without it as outside a checkout."""
+    (tmp_path / "a.py").write_text("x")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert tracked_files(tmp_path) == [tmp_path / "a.py"]
+
+
+def test_a_path_that_is_not_there_is_no_clean_scan(command_line: Callable[..., Result], tmp_path: Path) -> None:
+    """A mistyped path in a pipeline must not pass for one without secrets; a file that is named is scanned, and what it holds is status 1."""
+    assert command_line("secrets", "scan", tmp_path / "scr").exit_code == 2
+    (tmp_path / "a.py").write_text(PLANTED["stripe_key"])
+    found = command_line("secrets", "scan", "--json", tmp_path)
+    assert found.exit_code == 1
+    assert [each["code"] for each in json.loads(found.stdout)] == ["secrets.stripe_key"]
+    assert command_line("secrets", "scan", tmp_path / "a.py").exit_code == 1
+    (tmp_path / "a.py").write_text("x")
+    assert command_line("secrets", "scan", tmp_path).exit_code == 0
+    assert command_line("secrets", "mint", "not a kind").exit_code == 2
 
 
 def test_this_repository_holds_no_secret() -> None:

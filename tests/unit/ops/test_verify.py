@@ -173,6 +173,14 @@ def test_only_what_is_worse_than_the_baseline_counts(change: str, tmp_path: Path
     assert [(each.promise, each.check) for each in found] == worse
 
 
+def test_a_known_fault_does_not_hide_that_its_neighbour_is_no_longer_measured(tmp_path: Path) -> None:
+    """A promise that was red in the baseline is still looked at: taking out the look beside the known fault is worse than before."""
+    path = tmp_path / "before.json"
+    path.write_text(to_json(run(promises(at_rest=[bad(), good("at_rest.objects")]))))
+    found = run(promises(at_rest=[bad()])).regressions(read_baseline(path))
+    assert [(each.promise, each.check, each.why) for each in found] == [(2, "at_rest.objects", "no longer measured")]
+
+
 def test_declining_what_was_promised_is_a_regression(tmp_path: Path) -> None:
     """A promise can't leave the page unseen."""
     path = tmp_path / "before.json"

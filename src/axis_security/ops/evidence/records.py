@@ -128,7 +128,11 @@ def check_records(path: Path, *, now: datetime, within: timedelta) -> tuple[Chec
     if not records:
         none = finding("none", "there is no evidence", "nothing was ever recorded", fix)
         return chain, CheckResult(name="evidence.age", ok=False, seen="none", findings=(none,))
-    age = now - datetime.fromisoformat(records[-1]["at"])
+    held = records[: broken - 1] if broken else records
+    if not held:
+        return chain, CheckResult(name="evidence.age", ok=False, seen="none that holds", findings=(changed,))
+    newest = held[-1]["at"]
+    age = now - datetime.fromisoformat(newest)
     stale = finding("stale", "the evidence is old", f"the newest record is {age.days} days old, {within.days} days are promised", fix)
     late = age > within
-    return chain, CheckResult(name="evidence.age", ok=not late, seen=f"newest {records[-1]['at'][:16]}", findings=(stale,) if late else ())
+    return chain, CheckResult(name="evidence.age", ok=not late, seen=f"newest {newest[:16]}", findings=(stale,) if late else ())

@@ -55,10 +55,11 @@ class MountedFiles:
             if not target.is_relative_to(root):
                 raise SecretsUnavailable(name=name, provider=self.label, why="the file is a link that leads out of the directory")
             # Opened once and judged by its descriptor, so that no swap can come between the check and the read.
-            descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            with os.fdopen(descriptor, "rb") as file:
-                status = os.fstat(descriptor)
-                if not stat.S_ISREG(status.st_mode) or status.st_mode & _TOO_OPEN:
+            with open(target, "rb", opener=_opened) as file:  # Path.open takes no opener
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise SecretsUnavailable(name=name, provider=self.label, why="it is no file")
+                if status.st_mode & _TOO_OPEN:
                     raise SecretsUnavailable(
                         name=name,
                         provider=self.label,
@@ -107,6 +108,11 @@ class EnvironmentSecrets:
         if not value:
             raise SecretMissing(name=name, stage=stage, provider=self.label)
         return _version(name, self.label, value.encode("utf-8", "surrogateescape"))
+
+
+def _opened(path: str, flags: int) -> int:
+    # Not waiting: a named pipe would hold us until somebody writes to it.
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _version(name: str, label: str, data: bytes) -> SecretVersion:

@@ -30,7 +30,7 @@ class RefreshPolicy:
         ttl: for providers that name none of their own; theirs wins where it is shorter.
         jitter: part of the refresh time that is random, so that a fleet does not ask all at once; 0 to 0.5.
         stale: how long beyond its ttl a secret may still serve while the provider does not answer. After that: no.
-        retry: the shortest time between two failed attempts.
+        retry: the shortest time between two failed attempts; above 0.
 
     Raises:
         ConfigError: a value is out of range.
@@ -42,12 +42,11 @@ class RefreshPolicy:
     retry: timedelta = timedelta(seconds=5)
 
     def __post_init__(self) -> None:
-        if not (
-            timedelta(0) < self.ttl <= timedelta(days=1) and 0 <= self.jitter <= 0.5 and timedelta(0) <= self.stale <= timedelta(days=1)
-        ):
+        zero, day = timedelta(0), timedelta(days=1)
+        if not (zero < self.ttl <= day and 0 <= self.jitter <= 0.5 and zero <= self.stale <= day and zero < self.retry <= day):
             raise ConfigError(
                 what="the refresh policy is not usable",
-                why="ttl must lie in (0, 1 day], jitter in [0, 0.5], stale in [0, 1 day]",
+                why="ttl and retry must lie in (0, 1 day], jitter in [0, 0.5], stale in [0, 1 day]",
                 fix="choose a ttl of minutes and a stale limit of at most hours",
             )
 
@@ -72,7 +71,8 @@ class SecretManager:
 
     One caller refreshes a secret that is due while all others go on with the one they have (single flight). If the provider does
     not answer, the old one serves until ``policy.stale`` has passed, with a ``SECRET_STALE`` event per failed attempt; then
-    :class:`SecretsUnavailable`. If it refuses, the old one serves to the end of its ttl and no longer. A new version writes a ``SECRET_ROTATED`` event and calls *on_rotate*.
+    :class:`SecretsUnavailable`. If it refuses, the old one serves to the end of its ttl and no longer; if it has the secret no more, not at all. A new version
+    writes a ``SECRET_ROTATED`` event and calls *on_rotate*.
 
     Args:
         provider: where secrets come from.
@@ -132,9 +132,10 @@ class SecretManager:
         with self._guard:
             lock = self._locks.setdefault(name, threading.Lock())
         # With a value in hand only one caller goes to the provider; with none, everyone waits for the first.
-        usable = entry is not None and now < entry.lapses_at
-        if not lock.acquire(blocking=not usable):
-            return entry.pair if entry is not None else self.pair(name)
+        if entry is None or now >= entry.lapses_at:
+            lock.acquire()
+        elif not lock.acquire(blocking=False):
+            return entry.pair
         try:
             entry = self._entries.get(name)
             if entry is None or self._clock.now() >= entry.refresh_at:
@@ -147,16 +148,21 @@ class SecretManager:
         now = self._clock.now()
         try:
             fetched = self._provider.fetch(name)
+        except SecretMissing:
+            self._entries.pop(name, None)
+            raise
         except SecretsUnavailable as error:
             if old is None:
                 raise
             stale_from = old.lapses_at - self._policy.stale
-            if now >= (stale_from if isinstance(error, SecretRefused) else old.lapses_at):
+            until = stale_from if isinstance(error, SecretRefused) else old.lapses_at
+            if now >= until:
                 self._entries.pop(name, None)
                 raise
             age = now - stale_from
             self._emit(EventKind.SECRET_STALE, Outcome.FAILED, name=name, age_seconds=max(0, int(age.total_seconds())))
-            entry = _Entry(old.pair, now + self._policy.retry, old.lapses_at)
+            # Until then and no longer: a value serves unasked before its refresh_at.
+            entry = _Entry(old.pair, min(now + self._policy.retry, until), old.lapses_at)
             self._entries[name] = entry
             return entry
         entry = self._entry(fetched, self._before(name, fetched, old), now)

@@ -7,6 +7,7 @@ middle can ask for the password in clear. ``channel_binding=require`` ties SCRAM
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -58,15 +59,15 @@ def secure_dsn(dsn: str, *, root_certificate: str = "system", pooled: bool = Fal
 def check_dsn(dsn: str, *, pooled: bool = False, name: str = "database") -> CheckResult:
     """Hold *dsn* against the policy; nothing is connected. The DSN's password and user never appear in the answer.
 
-    A Unix-domain socket needs no TLS (the bytes don't leave the kernel) and passes.
+    A Unix-domain socket needs no TLS (the bytes don't leave the kernel) and passes, if there is no other host to fall back to. A host that the DSN leaves to
+    libpq's environment (``PGHOST``) or to a service file counts as one on the network.
     """
     try:
         parts = _parse(dsn)
     except ConfigError as error:
         finding = Finding(code="tls.dsn_malformed", severity=Severity.ERROR, object=name, what=error.what, why=error.why, fix=error.fix)
         return CheckResult(name="tls.dsn", ok=False, seen=f"{name}: unreadable DSN", findings=(finding,))
-    host = str(parts.get("host") or "")
-    if host.startswith(("/", "@")) or (not host and not parts.get("hostaddr")):
+    if _is_local(parts):
         return CheckResult(name="tls.dsn", ok=True, seen=f"{name}: local socket, no network in between")
     findings = [
         Finding(
@@ -108,6 +109,15 @@ def check_live(row: tuple[Any, ...] | None, *, name: str = "database") -> CheckR
 
 def _wanted(*, pooled: bool) -> dict[str, tuple[str, str]]:
     return {name: rule for name, rule in _REQUIRED.items() if not (pooled and name == "channel_binding")}
+
+
+def _is_local(parts: Mapping[str, Any]) -> bool:
+    # libpq goes through a list of hosts until one answers, and where there is an address connects to that in place of the host.
+    host = str(parts.get("host") or os.environ.get("PGHOST", ""))
+    elsewhere = any(
+        parts.get(name) or os.environ.get(variable) for name, variable in (("hostaddr", "PGHOSTADDR"), ("service", "PGSERVICE"))
+    )
+    return not elsewhere and all(each.startswith(("/", "@")) or not each for each in host.split(","))
 
 
 def _parse(dsn: str) -> dict[str, Any]:

@@ -105,7 +105,7 @@ class Report:
             if row.declined is not None and then["declined"] is None:
                 found.append(Regression(row.promise.id, row.promise.key, "no longer promised"))
                 continue
-            found += [
+            worse = [
                 Regression(row.promise.id, check.name, f"{why}: {about}" if about else why)
                 for check in row.checks
                 if not check.ok
@@ -114,9 +114,8 @@ class Report:
                 for _, why, about in [key]
             ]
             gone = {check["name"] for check in then["checks"] if check["ok"]} - {check.name for check in row.checks}
-            # A look that crashes is known by its place and not by its checks' names: it has been counted above.
-            if row.ok:
-                found += [Regression(row.promise.id, name, "no longer measured") for name in sorted(gone)]
+            # A look that crashes is known by its place and not by its checks' names: it has been counted.
+            found += worse or [Regression(row.promise.id, name, "no longer measured") for name in sorted(gone)]
         return found
 
 
