@@ -12,9 +12,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from axis_security.core.schema import DatabaseRoles, SchemaPart
+from axis_security.rbac.invitations_sql import INVITATION_FUNCTIONS
 from axis_security.rbac.own_roles_sql import OWN_ROLE_FUNCTIONS, own_role_rows, own_role_tables
 from axis_security.rbac.policy import Policy
+from axis_security.rbac.sql_function import SqlFunction
 from axis_security.rbac.transitions import rules_of
+from axis_security.rbac.workspaces_sql import WORKSPACE_FUNCTIONS
 
 __all__ = ["members_part"]
 
@@ -71,9 +74,8 @@ ALTER TABLE axis.member_rule OWNER TO {guard}
 REVOKE ALL ON axis.tenant, axis.membership, axis.invitation, axis.member_rule FROM PUBLIC, {app}, {system}, {owner}
 """
 
-# name and arguments, result, body, whom it is for ("" is nobody: called by the others only)
-_FUNCTIONS: Final[tuple[tuple[str, str, str, str], ...]] = (
-    (
+_FUNCTIONS: Final[tuple[SqlFunction, ...]] = (
+    SqlFunction(
         # The lock, and the actor's own role at this moment; no row: not an active workspace, or not a member of it.
         "member_actor(p_state text)",
         "text",
@@ -87,7 +89,7 @@ BEGIN
 END""",
         "",
     ),
-    (
+    SqlFunction(
         "member_last_owner(p_user text)",
         "boolean",
         """
@@ -97,109 +99,7 @@ BEGIN
 END""",
         "",
     ),
-    (
-        "workspace_create(p_name text)",
-        "text",
-        """
-BEGIN
-    IF axis.user_id() IS NULL THEN
-        RETURN 'no_user';
-    END IF;
-    INSERT INTO axis.tenant (tenant, name) VALUES (axis.tenant_text(), p_name) ON CONFLICT (tenant) DO NOTHING;
-    IF NOT FOUND THEN
-        RETURN 'exists';
-    END IF;
-    INSERT INTO axis.membership (tenant, user_id, role) SELECT axis.tenant_text(), axis.user_id(), r.actor FROM axis.member_rule r WHERE r.action = 'own';
-    RETURN 'ok';
-END""",
-        "app",
-    ),
-    (
-        "member_invite(p_digest bytea, p_email text, p_role text, p_lasting interval)",
-        "TABLE (outcome text, invitation uuid)",
-        """
-DECLARE
-    v_actor text := axis.member_actor('active');
-    v_id uuid;
-BEGIN
-    IF v_actor IS NULL THEN
-        RETURN QUERY SELECT 'not_a_member', NULL::uuid;
-    ELSIF NOT axis.member_may('invite', v_actor, p_role) THEN
-        RETURN QUERY SELECT 'not_allowed', NULL::uuid;
-    ELSE
-        INSERT INTO axis.invitation (digest, tenant, email, role, inviter, expires_at)
-            VALUES (p_digest, axis.tenant_text(), lower(p_email), p_role, axis.user_id(), now() + least(greatest(p_lasting, interval '0'), interval '30 days'))
-            RETURNING id INTO v_id;
-        RETURN QUERY SELECT 'ok', v_id;
-    END IF;
-END""",
-        "app",
-    ),
-    (
-        # Before anybody is bound: whoever holds the token may see what it offers, so that the host can bind to its workspace.
-        "invitation_peek(p_digest bytea)",
-        "TABLE (tenant text, email text, role text, inviter text)",
-        """
-BEGIN
-    RETURN QUERY SELECT i.tenant, i.email, i.role, i.inviter FROM axis.invitation i
-        WHERE i.digest = p_digest AND i.ended_at IS NULL AND i.expires_at > now();
-END""",
-        "app",
-    ),
-    (
-        "member_accept(p_digest bytea, p_email text)",
-        "TABLE (outcome text, role text, invitation uuid)",
-        """
-DECLARE
-    v_offer axis.invitation;
-BEGIN
-    UPDATE axis.tenant t SET version = t.version + 1 WHERE t.tenant = axis.tenant_text() AND t.state = 'active';
-    IF NOT FOUND OR axis.user_id() IS NULL THEN
-        RETURN QUERY SELECT 'not_active', NULL::text, NULL::uuid;
-        RETURN;
-    END IF;
-    SELECT * INTO v_offer FROM axis.invitation i
-        WHERE i.digest = p_digest AND i.tenant = axis.tenant_text() AND i.email = lower(p_email) AND i.ended_at IS NULL AND i.expires_at > now();
-    IF v_offer.id IS NULL THEN
-        RETURN QUERY SELECT 'no_invitation', NULL::text, NULL::uuid;
-        RETURN;
-    END IF;
-    -- The inviter's rights now, not those of the day of the invitation.
-    IF NOT EXISTS (SELECT FROM axis.membership m WHERE m.tenant = v_offer.tenant AND m.user_id = v_offer.inviter AND axis.member_may('invite', m.role, v_offer.role)) THEN
-        RETURN QUERY SELECT 'inviter_lost_rights', NULL::text, NULL::uuid;
-        RETURN;
-    END IF;
-    INSERT INTO axis.membership (tenant, user_id, role) VALUES (v_offer.tenant, axis.user_id(), v_offer.role) ON CONFLICT (tenant, user_id) DO NOTHING;
-    IF NOT FOUND THEN
-        RETURN QUERY SELECT 'already_member', NULL::text, NULL::uuid;
-        RETURN;
-    END IF;
-    UPDATE axis.invitation i SET ended_at = now(), accepted_by = axis.user_id() WHERE i.id = v_offer.id;
-    RETURN QUERY SELECT 'ok', v_offer.role, v_offer.id;
-END""",
-        "app",
-    ),
-    (
-        "invitation_revoke(p_invitation uuid)",
-        "text",
-        """
-DECLARE
-    v_actor text := axis.member_actor('active');
-    v_role text := (SELECT i.role FROM axis.invitation i WHERE i.id = p_invitation AND i.tenant = axis.tenant_text() AND i.ended_at IS NULL);
-BEGIN
-    IF v_actor IS NULL THEN
-        RETURN 'not_a_member';
-    ELSIF v_role IS NULL THEN
-        RETURN 'no_invitation';
-    ELSIF NOT axis.member_may('revoke', v_actor, v_role) THEN
-        RETURN 'not_allowed';
-    END IF;
-    UPDATE axis.invitation i SET ended_at = now() WHERE i.id = p_invitation;
-    RETURN 'ok';
-END""",
-        "app",
-    ),
-    (
+    SqlFunction(
         "member_change_role(p_user text, p_role text)",
         "TABLE (outcome text, role_before text)",
         """
@@ -224,7 +124,7 @@ BEGIN
 END""",
         "app",
     ),
-    (
+    SqlFunction(
         "member_remove(p_user text)",
         "TABLE (outcome text, role_before text)",
         """
@@ -248,7 +148,7 @@ BEGIN
 END""",
         "app",
     ),
-    (
+    SqlFunction(
         "member_leave()",
         "TABLE (outcome text, role_before text)",
         """
@@ -272,7 +172,7 @@ BEGIN
 END""",
         "app",
     ),
-    (
+    SqlFunction(
         "member_transfer(p_user text, p_keep text)",
         "text",
         """
@@ -295,7 +195,7 @@ BEGIN
 END""",
         "app",
     ),
-    (
+    SqlFunction(
         "member_list()",
         "TABLE (user_id text, role text, joined_at timestamptz)",
         """
@@ -307,76 +207,8 @@ BEGIN
 END""",
         "app",
     ),
-    (
-        "workspaces_of(p_user text)",
-        "TABLE (tenant text, name text, role text, state text)",
-        """
-BEGIN
-    RETURN QUERY SELECT m.tenant, t.name, m.role, t.state FROM axis.membership m JOIN axis.tenant t ON t.tenant = m.tenant WHERE m.user_id = p_user ORDER BY t.name, m.tenant;
-END""",
-        "app",
-    ),
-    (
-        "workspace_delete(p_grace interval)",
-        "text",
-        """
-DECLARE
-    v_actor text := axis.member_actor('active');
-BEGIN
-    IF v_actor IS NULL THEN
-        RETURN 'not_a_member';
-    ELSIF NOT axis.member_may('delete', v_actor, '') THEN
-        RETURN 'not_allowed';
-    END IF;
-    UPDATE axis.tenant t SET state = 'deleting', delete_after = now() + greatest(p_grace, interval '1 day') WHERE t.tenant = axis.tenant_text();
-    RETURN 'ok';
-END""",
-        "app",
-    ),
-    (
-        "workspace_undelete()",
-        "text",
-        """
-DECLARE
-    v_actor text := axis.member_actor('deleting');
-BEGIN
-    IF v_actor IS NULL THEN
-        RETURN 'not_a_member';
-    ELSIF NOT axis.member_may('delete', v_actor, '') THEN
-        RETURN 'not_allowed';
-    END IF;
-    UPDATE axis.tenant t SET state = 'active', delete_after = NULL WHERE t.tenant = axis.tenant_text();
-    RETURN 'ok';
-END""",
-        "app",
-    ),
-    (
-        # The operator's: another login, so that no owner lifts a suspension.
-        "workspace_suspend(p_tenant text, p_suspended boolean)",
-        "text",
-        """
-BEGIN
-    UPDATE axis.tenant t SET state = CASE WHEN p_suspended THEN 'suspended' ELSE 'active' END, version = t.version + 1
-        WHERE t.tenant = p_tenant AND t.state = CASE WHEN p_suspended THEN 'active' ELSE 'suspended' END;
-    RETURN CASE WHEN FOUND THEN 'ok' ELSE 'no_change' END;
-END""",
-        "system",
-    ),
-    (
-        "workspace_purge(p_tenant text)",
-        "text",
-        """
-BEGIN
-    DELETE FROM axis.tenant t WHERE t.tenant = p_tenant AND t.state = 'deleting' AND t.delete_after <= now();
-    IF NOT FOUND THEN
-        RETURN 'not_due';
-    END IF;
-    DELETE FROM axis.role_capability c WHERE c.tenant = p_tenant;
-    RETURN 'ok';
-END""",
-        "system",
-    ),
 )
+_EVERY: Final = (*WORKSPACE_FUNCTIONS, *INVITATION_FUNCTIONS, *_FUNCTIONS, *OWN_ROLE_FUNCTIONS)
 
 
 def members_part(policy: Policy) -> SchemaPart:
@@ -405,36 +237,16 @@ def members_part(policy: Policy) -> SchemaPart:
         statements += own_role_rows(policy)
         # Its columns have changed once, which OR REPLACE refuses.
         statements.append("DROP FUNCTION IF EXISTS axis.membership_of(text, text)")
-        for signature, result, body, audience in (*_FUNCTIONS, *OWN_ROLE_FUNCTIONS):
-            statements += [
-                _definition(signature, result, body),
-                f"ALTER FUNCTION axis.{_bare(signature)} OWNER TO {roles.guard}",
-                f"REVOKE ALL ON FUNCTION axis.{_bare(signature)} FROM PUBLIC, {roles.app}, {roles.system}, {roles.owner}",
-            ]
-            if audience:
-                statements.append(f"GRANT EXECUTE ON FUNCTION axis.{_bare(signature)} TO {getattr(roles, audience)}")
+        for function in _EVERY:
+            statements += function.statements(roles)
         return statements
 
     def drop(_: DatabaseRoles) -> Sequence[str]:
-        functions = [f"DROP FUNCTION IF EXISTS axis.{_bare(signature)}" for signature, *_rest in (*_FUNCTIONS, *OWN_ROLE_FUNCTIONS)]
         tables = ("tenant_limit", "tenant_role", "member_rule", "invitation", "membership", "tenant")
         return [
-            *functions,
+            *(f"DROP FUNCTION IF EXISTS axis.{function.bare}" for function in _EVERY),
             "DELETE FROM axis.role_capability WHERE tenant <> ''",
             *(f"DROP TABLE IF EXISTS axis.{table}" for table in tables),
         ]
 
     return SchemaPart(name="members", create=create, drop=drop)
-
-
-def _definition(signature: str, result: str, body: str) -> str:
-    return (
-        f"CREATE OR REPLACE FUNCTION axis.{signature} RETURNS {result}\nLANGUAGE plpgsql VOLATILE SECURITY DEFINER "
-        f"SET search_path = pg_catalog, pg_temp AS $axis$\n#variable_conflict use_column\n{body.strip()}\n$axis$"
-    )
-
-
-def _bare(signature: str) -> str:
-    """*signature* with argument types only."""
-    name, _, arguments = signature.removesuffix(")").partition("(")
-    return f"{name}({', '.join(argument.split()[1] for argument in arguments.split(', ') if argument)})"

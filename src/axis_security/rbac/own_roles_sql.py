@@ -12,6 +12,7 @@ from typing import Final
 
 from axis_security.core.schema import DatabaseRoles
 from axis_security.rbac.policy import Policy
+from axis_security.rbac.sql_function import SqlFunction
 
 __all__ = ["OWN_ROLE_FUNCTIONS", "own_role_rows", "own_role_tables"]
 
@@ -44,9 +45,8 @@ def own_role_rows(policy: Policy) -> Sequence[str]:
     ]
 
 
-# As in members_sql: name and arguments, result, body, whom it is for.
-OWN_ROLE_FUNCTIONS: Final[tuple[tuple[str, str, str, str], ...]] = (
-    (
+OWN_ROLE_FUNCTIONS: Final[tuple[SqlFunction, ...]] = (
+    SqlFunction(
         # Of the product's roles; own roles manage nobody, so nothing is measured by what they hold.
         "role_holds(p_role text, p_capability text, p_condition text)",
         "boolean",
@@ -57,7 +57,7 @@ BEGIN
 END""",
         "",
     ),
-    (
+    SqlFunction(
         # Whoever may invite to their own role manages users.
         "member_may(p_action text, p_actor text, p_target text)",
         "boolean",
@@ -77,7 +77,7 @@ BEGIN
 END""",
         "",
     ),
-    (
+    SqlFunction(
         "role_define(p_role text, p_capabilities text[], p_conditions text[])",
         "text",
         r"""
@@ -110,7 +110,7 @@ BEGIN
 END""",
         "app",
     ),
-    (
+    SqlFunction(
         "role_drop(p_role text)",
         "text",
         """
@@ -135,7 +135,7 @@ BEGIN
 END""",
         "app",
     ),
-    (
+    SqlFunction(
         "role_list()",
         "TABLE (role text, grants text[])",
         """
@@ -147,7 +147,7 @@ BEGIN
 END""",
         "app",
     ),
-    (
+    SqlFunction(
         # One text for each grant: the capability, a space, the condition.
         "role_grants(p_tenant text, p_role text)",
         "text[]",
@@ -157,7 +157,7 @@ BEGIN
 END""",
         "",
     ),
-    (
+    SqlFunction(
         # For the gate, before a principal is bound: one statement, no row for a stranger. What an own role holds comes with it, so that a change
         # of the role counts from the next request on.
         "membership_of(p_tenant text, p_user text)",
