@@ -107,6 +107,17 @@ def _found(db: Session, kind: type[Any], key: uuid.UUID) -> Any:
     return row
 
 
+def _remove(site: Site, key: uuid.UUID) -> None:
+    """The contact with its deals and files; what the object store keeps goes last, when the rows are gone for good."""
+    with site.db() as db:
+        found = _found(db, Contact, key)
+        files = [str(each.id) for each in found.attachments]
+        db.delete(found)
+        db.commit()
+    for name in files:
+        site.objects.delete(name)
+
+
 def router(site: Site) -> APIRouter:
     """The routes."""
     html = APIRouter(include_in_schema=False)
@@ -171,13 +182,7 @@ def router(site: Site) -> APIRouter:
     @html.post("/contacts/{key}/delete")
     @requires(caps.contacts.write)
     def remove(key: uuid.UUID) -> Response:
-        with site.db() as db:
-            found = _found(db, Contact, key)
-            files = [str(each.id) for each in found.attachments]
-            db.delete(found)
-            db.commit()
-        for name in files:
-            site.objects.delete(name)
+        _remove(site, key)
         return back_to("/contacts")
 
     @html.post("/contacts/{key}/deals")
@@ -275,9 +280,7 @@ def router(site: Site) -> APIRouter:
     @api.delete("/contacts/{key}", status_code=204)
     @requires(caps.contacts.write)
     def api_remove(key: uuid.UUID) -> None:
-        with site.db() as db:
-            db.delete(_found(db, Contact, key))
-            db.commit()
+        _remove(site, key)
 
     @api.get("/deals")
     @requires(caps.deals.read)

@@ -70,26 +70,22 @@ def router(site: Site, promises: Callable[[], Promises] | None) -> APIRouter:
 
     @api.post("/members/{user}/role")
     @requires(caps.users.manage)
-    def change_role(user: str, role: Text) -> Response:
+    def change_role(user: uuid.UUID, role: Text) -> Response:
         try:
-            axis.members.change_role(uuid.UUID(user), role)
-        except (MemberRefused, ValueError) as error:
-            return members_page(
-                status=409, problem=error.public()["message"] if isinstance(error, MemberRefused) else "There is no such member."
-            )
+            axis.members.change_role(user, role)
+        except MemberRefused as error:
+            return members_page(status=error.http_status, problem=error.public()["message"])
         return back_to("/members")
 
     @api.post("/members/{user}/remove")
     @requires(caps.users.manage)
-    def remove(user: str) -> Response:
+    def remove(user: uuid.UUID) -> Response:
         try:
-            axis.members.remove(uuid.UUID(user))
-        except (MemberRefused, ValueError) as error:
-            return members_page(
-                status=409, problem=error.public()["message"] if isinstance(error, MemberRefused) else "There is no such member."
-            )
+            axis.members.remove(user)
+        except MemberRefused as error:
+            return members_page(status=error.http_status, problem=error.public()["message"])
         with site.db() as db:
-            db.execute(delete(Profile).where(Profile.user_id == user))
+            db.execute(delete(Profile).where(Profile.user_id == str(user)))
             db.commit()
         return back_to("/members")
 

@@ -60,6 +60,34 @@ def test_from_sign_up_to_export(crm: Crm) -> None:
     assert nadia.get(f"/files/{file}").status_code == 404
 
 
+def test_a_contact_that_a_program_deletes_takes_its_files_along(crm: Crm) -> None:
+    """What a person deletes on a page and a program through the interface is the same: nothing of it stays in the object store."""
+
+    def kept() -> set[str]:
+        return {str(path) for path in (crm.home / "objects").rglob("*") if path.is_file()}
+
+    owner, before = crm.signed_in("owner"), kept()
+    for program in (True, False):
+        key = owner.post("/contacts", {"name": "Short stay"}).url.path.rpartition("/")[2]
+        assert owner.post(f"/contacts/{key}/files", files={"file": ("a.txt", b"x" * 100, "text/plain")}).status_code == 200
+        assert kept() - before
+        if program:
+            assert owner.client.delete(f"/api/contacts/{key}", headers={"x-csrf-token": owner.token()}).status_code == 204
+        else:
+            assert owner.post(f"/contacts/{key}/delete").status_code == 200
+        assert kept() == before
+
+
+def test_an_address_or_a_role_that_cannot_be_is_told_on_the_page(crm: Crm) -> None:
+    """A typing error is the person's to mend: a page that says so, not an error of the server; and nobody is invited."""
+    owner = crm.signed_in("owner")
+    for form in ({"email": "x", "role": "viewer"}, {"email": "x" * 390, "role": "viewer"}, {"email": "new@x.example", "role": "r" * 100}):
+        answer = owner.post("/members/invite", form)
+        assert (answer.status_code, "Please check what you entered" in answer.text) == (400, True)
+    assert owner.post(f"/members/{crm.person('member').user}/role", {"role": "r" * 100}).status_code == 400
+    assert owner.post("/members/nobody/role", {"role": "viewer"}).status_code == 422
+
+
 def test_the_database_holds_no_plain_address(crm: Crm) -> None:
     """What is shown on the page is not what is stored."""
     assert "ines@harbour.example" in crm.signed_in("viewer").get("/contacts").text
