@@ -21,6 +21,21 @@ WRITES = {
     "EXPLAIN ANALYZE DELETE FROM contact": ("contact",),
     "PREPARE p AS DELETE FROM contact": ("contact",),
     "UPDATE 1": (UNCLEAR,),
+    # What begins a comment inside a quote begins none, and the other way round; comments nest.
+    "SELECT '--'; UPDATE contact SET a = 1": ("contact",),
+    "SELECT '/*'; UPDATE contact SET a = 1; SELECT '*/'": ("contact",),
+    "SELECT $$ /* $$; DELETE FROM contact /* */": ("contact",),
+    "/* it's */ UPDATE contact SET a = 'b'": ("contact",),
+    "-- it's\nDELETE FROM contact": ("contact",),
+    "/* a /* b */ c */ UPDATE contact SET a = 1": ("contact",),
+    'UPDATE "a--b" SET c = 1': ('"a--b"',),
+    'WITH "x;y" AS (SELECT 1) DELETE FROM contact': ("contact",),
+    'INSERT INTO "a;b" VALUES (1)': ('"a;b"',),
+    "UPDATE a$b$c SET d = 1; DELETE FROM contact WHERE b = '$b$'": ("a$b$c", "contact"),
+    # A DO block's body may be quoted in any way.
+    "DO 'BEGIN UPDATE contact SET a = ''b''; END'": ("contact",),
+    "DO LANGUAGE 'plpgsql' 'BEGIN DELETE FROM contact; END'": ("contact",),
+    r"DO E'BEGIN UPDATE contact SET a = \'b\'; END'": ("contact",),
     r"UPDATE contact SET a = E'it\'s; DELETE FROM x'": ("contact",),
 }
 HARMLESS = [
@@ -37,6 +52,8 @@ HARMLESS = [
     "WITH x AS (SELECT 1) SELECT * FROM x",
     "DO $$ BEGIN CREATE TABLE a (b int); END $$",
     "SELECT 'INSERT INTO contact VALUES (1)'",
+    "/* a /* b */ DELETE FROM contact; */ SELECT 1",
+    "SELECT 1 /* DELETE FROM contact; UPDATE contact SET a = 1",
     "",
 ]
 
