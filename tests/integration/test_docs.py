@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.integration.surroundings import SURROUNDINGS
+
+from axis_security.testing.cluster import Cluster
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -14,18 +19,28 @@ BLOCK = re.compile(r"^```python(?P<mark>[^\n]*)\n(?P<code>.*?)^```", re.DOTALL |
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_code_on_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The blocks of a page share one namespace; a block that cannot run says why behind `no-run`."""
+    """The blocks of a page share one namespace; a block that cannot run says why behind `no-run`. What a page starts it ends."""
     monkeypatch.chdir(tmp_path)
-    namespace: dict[str, object] = {"__name__": "__page__"}
+    servers: list[Cluster] = []
+    start = Cluster.start
+    monkeypatch.setattr(Cluster, "start", lambda server: servers.append(server) or start(server))
     text = page.read_text(encoding="utf-8")
-    for match in BLOCK.finditer(text):
-        mark = match["mark"].strip()
-        if mark.startswith("no-run"):
-            assert re.fullmatch(r"no-run\s+# .{10,}", mark), f"{page.name}: `no-run` needs a reason"
-            continue
-        assert mark == "", f"{page.name}: unknown mark {mark!r}"
-        line = text[: match.start()].count("\n") + 1
-        exec(compile("\n" * line + match["code"], str(page), "exec", dont_inherit=True), namespace)  # our own pages
+    surroundings = SURROUNDINGS.get(str(page.relative_to(ROOT)), lambda: nullcontext({}))
+    try:
+        with surroundings() as names:
+            namespace: dict[str, Any] = {"__name__": "__page__", **names}
+            for match in BLOCK.finditer(text):
+                mark = match["mark"].strip()
+                if mark.startswith("no-run"):
+                    assert re.fullmatch(r"no-run\s+# .{10,}", mark), f"{page.name}: `no-run` needs a reason"
+                    continue
+                assert mark == "", f"{page.name}: unknown mark {mark!r}"
+                line = text[: match.start()].count("\n") + 1
+                exec(compile("\n" * line + match["code"], str(page), "exec", dont_inherit=True), namespace)  # our own pages
+        assert [server for server in servers if server._home is not None] == []
+    finally:
+        for server in servers:
+            server.close()
 
 
 def test_links_between_pages_lead_somewhere() -> None:

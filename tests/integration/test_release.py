@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -18,65 +19,60 @@ ROOT = Path(__file__).parents[2]
 INTERPRETERS = ("3.11", "3.12", "3.13")
 
 
-def build(to: Path) -> dict[str, str]:
-    """Wheel and sdist in *to*: name to digest."""
-    environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
-    subprocess.run([sys.executable, "-m", "hatchling", "build", "-d", str(to)], cwd=ROOT, env=environment, check=True, capture_output=True)
+def checkout(to: Path) -> Path:
+    """What git knows of this tree, in another folder, as somebody else's clone has it: other paths, other times, no file of ours beside it."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    for name in filter(None, listed):
+        if (ROOT / name).is_file():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, to / name)
+            (to / name).chmod((ROOT / name).stat().st_mode & 0o777)
+    return to
+
+
+def build(source: Path, to: Path) -> dict[str, str]:
+    """Wheel and sdist of *source* in *to*: name to digest."""
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-d", str(to)], cwd=source, check=True, capture_output=True)
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in to.iterdir()}
 
 
-SIX_LINES = """
-from sqlalchemy import create_engine, select
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-from axis_security import Principal, acting_as
-from axis_security.core.schema import DatabaseRoles
-from axis_security.testing.cluster import Cluster
-
-class Base(DeclarativeBase): ...
-class Contact(Base):
-    __tablename__ = "contact"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    tenant_id: Mapped[int]
-
-with Cluster() as server, server.database("six") as name:
-    admin = create_engine(server.url(name))
-    Base.metadata.create_all(admin)
-    roles = DatabaseRoles.prefixed("six")
-    engine = create_engine(server.url(name, user=roles.app))
-    from axis_security.rls import SealKey, SealKeyring, Tenancy
-    tenancy = Tenancy(Base.metadata, key="tenant_id", seal=SealKeyring(current=SealKey.generate(1)), roles=roles)
-    tenancy.protect(Contact)
-    tenancy.plan(admin).apply(admin)
-    tenancy.install(engine)
-    for tenant in (1, 2):
-        with acting_as(Principal(tenant=tenant, user=7, role="member")), Session(engine) as db:
-            db.add(Contact(id=tenant, tenant_id=tenant))
-            db.commit()
-            assert [row.tenant_id for row in db.scalars(select(Contact))] == [tenant]
-    engine.dispose()
-    admin.dispose()
-print("isolated")
-"""
+def six_lines() -> str:
+    """The README's first Python, as it stands there."""
+    found = re.search(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert found is not None
+    return found[1]
 
 
-def _six_lines(python: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+def run_six_lines(python: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """With another interpreter, which has the wheel and not this tree."""
+    shutil.copyfile(ROOT / "tests" / "integration" / "surroundings.py", folder / "surroundings.py")
     script = folder / "six_lines.py"
-    script.write_text(SIX_LINES)
+    script.write_text(f"from surroundings import readme\nwith readme() as names:\n    exec({six_lines()!r}, names)\nprint('isolated')\n")
     return subprocess.run([python, script], capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("release")
-    build(made)
+    build(checkout(tmp_path_factory.mktemp("checkout")), made)
     return made
 
 
 def test_two_builds_are_byte_for_byte_the_same(built: Path, tmp_path: Path) -> None:
-    """Whoever builds from the same commit gets the released bytes."""
+    """Whoever builds from the same files gets the released bytes: in another folder, at another time, whatever else lies there."""
     first = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in built.iterdir()}
     assert len(first) == 2
-    assert build(tmp_path) == first
+    source = checkout(tmp_path / "elsewhere")
+    for path in source.rglob("*"):
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    (source / "notes.txt").write_text("mine")
+    assert build(source, tmp_path / "built") == first
+
+
+def test_the_readme_needs_six_lines() -> None:
+    """As it says; every number is there once."""
+    assert re.findall(r"# (\d)(?: |$)", six_lines(), re.MULTILINE) == ["1", "2", "3", "4", "5", "6"]
+    assert len(six_lines().splitlines()) == 6
 
 
 def test_the_wheel_holds_what_the_code_reads(built: Path) -> None:
@@ -110,7 +106,7 @@ def test_the_wheel_installs_by_itself_and_runs_the_six_lines(built: Path, tmp_pa
     python = tmp_path / "venv" / "bin" / "python"
     [wheel] = built.glob("*.whl")
     subprocess.run([python, "-m", "pip", "install", "-q", f"{wheel}[testing]"], check=True, capture_output=True)
-    ran = _six_lines(python, tmp_path)
+    ran = run_six_lines(python, tmp_path)
     assert ran.stdout.strip() == "isolated", ran.stderr
 
 
@@ -128,7 +124,7 @@ def test_the_lowest_versions_that_we_name_hold(built: Path, tmp_path: Path) -> N
     [wheel] = built.glob("*.whl")
     pins = [f"{'psycopg[binary]' if name == 'psycopg' else name}=={version}" for name, version in lowest().items()]
     subprocess.run([python, "-m", "pip", "install", "-q", f"{wheel}[testing]", *pins], check=True, capture_output=True)
-    ran = _six_lines(python, tmp_path)
+    ran = run_six_lines(python, tmp_path)
     assert ran.stdout.strip() == "isolated", ran.stderr
 
 
