@@ -19,7 +19,7 @@ from uuid import UUID
 from axis_security.auth.cookies import CookieKind, CookieProfile, Header
 from axis_security.auth.ports import Account, Digest
 from axis_security.auth.recovery import DigestRing
-from axis_security.auth.session_ports import IssueRemember, RememberUsed, RevokeSessions, UseRemember
+from axis_security.auth.session_ports import EndRemember, IssueRemember, RememberUsed, RevokeSessions, UseRemember
 from axis_security.auth.signing import SigningKeys
 from axis_security.auth.visitor import Visitor
 from axis_security.core.clock import SYSTEM_CLOCK, Clock
@@ -122,17 +122,12 @@ class RememberTokens:
         Returns:
             The next token; or ``unknown``, ``raced`` (another request has just spent it: keep the cookie), or ``reused``.
         """
-        found = visitor.cookies.values.get(CookieKind.REMEMBER)
-        text = None if found is None else self._signer.unsign(found.reveal())
-        if text is None or _TEXT.fullmatch(text) is None:
+        candidates = self._presented(visitor)
+        if candidates is None:
             return "unknown"
         following, digest = self._new()
         used: RememberUsed | None = yield UseRemember(
-            candidates=self._digests.candidates(_LABEL, self._generation, text.encode("ascii")),
-            digest=digest,
-            handle=handle,
-            now=self._clock.now(),
-            grace=self.policy.grace,
+            candidates=candidates, digest=digest, handle=handle, now=self._clock.now(), grace=self.policy.grace
         )
         if used is None:
             return "unknown"
@@ -143,9 +138,22 @@ class RememberTokens:
             return "reused"
         return Remembered(used, self._header(following, visitor)) if used.verdict == "live" else "raced"
 
+    def end(self, visitor: Visitor) -> Generator[Any, Any, None]:
+        """Void the visitor's token and its line, if there is one."""
+        candidates = self._presented(visitor)
+        if candidates is not None:
+            yield EndRemember(candidates)
+
     def clear(self, visitor: Visitor) -> Header:
         """A header that takes the cookie away."""
         return self._profile.clear(CookieKind.REMEMBER, host=visitor.host)
+
+    def _presented(self, visitor: Visitor) -> tuple[Digest, ...] | None:
+        found = visitor.cookies.values.get(CookieKind.REMEMBER)
+        text = None if found is None else self._signer.unsign(found.reveal())
+        if text is None or _TEXT.fullmatch(text) is None:
+            return None
+        return self._digests.candidates(_LABEL, self._generation, text.encode("ascii"))
 
     def _new(self) -> tuple[str, Digest]:
         text = b64url_encode(self._entropy(32))

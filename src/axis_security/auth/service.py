@@ -65,17 +65,24 @@ class Auth:
     ) -> None:
         profile = profile or CookieProfile.production()
         self.profile: Final = profile
+        self.remember: Final = RememberTokens(
+            profile=profile, keys=keys, digests=digests, events=events, policy=remember_policy, clock=clock, entropy=entropy
+        )
         self.sessions: Final = Sessions(
-            profile=profile, keys=keys, digests=digests, events=events, policy=session, clock=clock, entropy=entropy
+            profile=profile,
+            keys=keys,
+            digests=digests,
+            remember=self.remember,
+            events=events,
+            policy=session,
+            clock=clock,
+            entropy=entropy,
         )
         self.tokens: Final = PurposeTokens(
             profile=profile, keys=keys, digests=digests, events=events, policy=token, clock=clock, entropy=entropy
         )
         self.throttle: Final = Throttle(digests=digests, events=events, policy=throttle_policy, clock=clock)
         self.browsers: Final = Browsers(profile=profile, keys=keys, entropy=entropy)
-        self.remember: Final = RememberTokens(
-            profile=profile, keys=keys, digests=digests, events=events, policy=remember_policy, clock=clock, entropy=entropy
-        )
         self.totp: Final = Totp(policy=totp, sealer=sealer, events=events, clock=clock, entropy=entropy)
         self.recovery: Final = RecoveryCodes(digests=digests, events=events, clock=clock, entropy=entropy)
         self.login: Final = Login(

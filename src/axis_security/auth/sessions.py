@@ -23,6 +23,7 @@ from axis_security.auth.cookies import TOUCHED_HEADERS, CookieKind, CookieProble
 from axis_security.auth.factors import ReauthProof
 from axis_security.auth.ports import Account, BumpEpoch
 from axis_security.auth.recovery import DigestRing
+from axis_security.auth.remember import RememberTokens
 from axis_security.auth.session_ports import (
     EndedSession,
     EndSession,
@@ -182,6 +183,7 @@ class Sessions:
         profile: how cookies are named and marked.
         keys: the cookie keys.
         digests: the digest keys for ids at rest.
+        remember: remember-me tokens; a sign-out ends the one that is presented.
         events: takes the audit events.
         policy: the limits.
         clock: tells the time.
@@ -194,6 +196,7 @@ class Sessions:
         profile: CookieProfile,
         keys: SigningKeys,
         digests: DigestRing,
+        remember: RememberTokens,
         events: EventSink,
         policy: SessionPolicy | None = None,
         clock: Clock = SYSTEM_CLOCK,
@@ -203,6 +206,7 @@ class Sessions:
         self.profile: Final = profile
         self._signer: Final = keys.signer(CookieKind.SESSION.value)
         self._digests: Final = digests
+        self._remember: Final = remember
         self._events: Final = events
         self._clock: Final = clock
         self._entropy: Final = entropy
@@ -343,12 +347,14 @@ class Sessions:
         )
 
     def end(self, visitor: Visitor) -> Generator[Any, Any, tuple[Header, ...]]:
-        """Sign out: end the presented session in the store, with its remember token, and take the cookies away (ASVS 7.4.1).
+        """Sign out: end the presented session in the store, with its remember token, and take the cookies away (ASVS 7.4.1). A remember
+        token that is presented ends also where its session has run out before.
 
         Returns:
             Headers for the answer, the same whether there was a session or not.
         """
         yield from self.displace(visitor)
+        yield from self._remember.end(visitor)
         gone = (CookieKind.SESSION, CookieKind.PENDING, CookieKind.REMEMBER)
         return (*(self.profile.clear(kind, host=visitor.host) for kind in gone), *TOUCHED_HEADERS)
 

@@ -11,7 +11,8 @@ import pytest
 from axis_security.auth.cookies import CookieKind, CookieProblem, CookiesRead
 from axis_security.auth.factors import ProofRefused
 from axis_security.auth.recovery import DigestRing
-from axis_security.auth.session_ports import ResolveSession, StartSession
+from axis_security.auth.remember import RememberPolicy
+from axis_security.auth.session_ports import IssueRemember, ResolveSession, StartSession
 from axis_security.auth.sessions import NEVER, Anonymous, Authenticated, SessionPolicy, Started
 from axis_security.auth.signing import SigningKeys
 from axis_security.auth.visitor import Visitor
@@ -413,3 +414,16 @@ def test_handles_are_random_uuids_and_events_name_them() -> None:
     world.run(world.auth.sessions.revoke_all(UserId("ann"), cause="leak"))
     revoked = world.events[-1]
     assert (revoked.kind, revoked.session, revoked.detail["handle"]) == (EventKind.SESSION_REVOKED, None, None)
+
+
+def test_what_lies_in_the_store_is_found_again_after_an_upgrade() -> None:
+    """Known answers, computed apart: HMAC-SHA-256 over label, generation (32 bits, big-endian) and id, each behind its length in 16 bits. With
+    any other form an upgrade would sign everybody out."""
+    world = AuthWorld(entropy=lambda size: b"\7" * size, session=SessionPolicy(generation=3), remember_policy=RememberPolicy(generation=3))
+    world.account()
+    world.browser().sign_in(remember=True)
+    kept = {type(op): op.digest for op in world.ops if isinstance(op, StartSession | IssueRemember)}
+    assert kept == {
+        StartSession: ("d1", bytes.fromhex("b0db38fcadfd1deab3cf4aae3d3ddfef2a5c7a6420505ee4f57f932e9cb6d56b")),
+        IssueRemember: ("d1", bytes.fromhex("218c1076beeb23e1eb59382c6836419dd999ae72bf98bd45c7a74d87f0002e61")),
+    }

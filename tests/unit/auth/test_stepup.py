@@ -10,6 +10,7 @@ import pytest
 from axis_security.auth.cookies import CookieKind
 from axis_security.auth.factors import ProofRefused
 from axis_security.auth.login_states import NeedsSecondFactor, RefusalCode, Refused, SignedIn
+from axis_security.auth.ports import Prune
 from axis_security.auth.remember import RememberPolicy
 from axis_security.auth.sessions import NEVER, Anonymous, Authenticated
 from axis_security.auth.signing import SigningKeys
@@ -196,6 +197,13 @@ def test_cve_2015_8314_a_stolen_remember_token_dies_when_the_server_says_so() ->
     world, browser, thief = stolen()
     browser.sign_out()
     assert refused_code(remembered(world, thief)) is RefusalCode.REMEMBER_UNKNOWN
+
+    for cookies in (lambda browser: browser, close):  # a session that has run out and left no row, with its cookie or without
+        world, browser, thief = stolen()
+        world.later(hours=13)
+        world.store.perform(Prune(world.time))
+        cookies(browser).sign_out()
+        assert refused_code(remembered(world, thief)) is RefusalCode.REMEMBER_UNKNOWN
 
     world, browser, thief = stolen()
     world.run(world.auth.sessions.revoke_all(browser.session().user, cause="self"))
