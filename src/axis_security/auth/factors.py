@@ -1,6 +1,6 @@
 """What the second-factor flows ask of a store: a closed list of requests, each one atomic statement whose answer is the row count.
 
-A store answers :meth:`FactorLedger.perform`. The flows never check and then write: the claim of a step, the use of a recovery code
+A store of :mod:`axis_security.auth.ports` answers them too. The flows never check and then write: the claim of a step, the use of a recovery code
 and the reservation of an attempt are each one conditional statement.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar
 
 from axis_security.auth.ports import Op
 from axis_security.core.errors import Denied
@@ -20,7 +20,6 @@ __all__ = [
     "ConfirmEnrolment",
     "ConsumeRecovery",
     "CountRecovery",
-    "FactorLedger",
     "FactorRequest",
     "LoadTotp",
     "ProofRefused",
@@ -122,18 +121,6 @@ FactorRequest = (
     | ConsumeRecovery
     | CountRecovery
 )
-
-
-class FactorLedger(Protocol):
-    """A store of factors. The async form is the same with an awaitable answer."""
-
-    def perform(self, request: FactorRequest) -> Any:
-        """Carry out *request* in one atomic statement and return its answer.
-
-        Raises:
-            Unavailable: the store did not answer; nothing was decided.
-        """
-        ...
 
 
 class ProofRefused(Denied):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self
 from uuid import UUID
@@ -12,18 +12,7 @@ from axis_security.auth.session_ports import LiveSession, RotateSession, StartSe
 from axis_security.core.ids import UserId
 from axis_security.core.principal import Assurance
 
-__all__ = ["AccountRow", "FactorRow", "LineRow", "SessionRow", "TokenRow"]
-
-
-@dataclass(slots=True)
-class FactorRow:
-    """Seeds and recovery digests."""
-
-    pending: bytes | None = None
-    sealed: bytes | None = None
-    step: int = -1
-    failures: int = 0
-    recovery: set[tuple[str, bytes]] = field(default_factory=set)
+__all__ = ["AccountRow", "LineRow", "SessionRow", "TokenRow"]
 
 
 @dataclass(slots=True)

@@ -14,7 +14,8 @@ from uuid import UUID
 from axis_security.auth import factors as f
 from axis_security.auth import ports as p
 from axis_security.auth import session_ports as s
-from axis_security.auth.memory_state import AccountRow, FactorRow, LineRow, SessionRow, TokenRow
+from axis_security.auth.memory_factors import MemoryLedger
+from axis_security.auth.memory_state import AccountRow, LineRow, SessionRow, TokenRow
 from axis_security.auth.vault import account_key, plain, vault_call
 from axis_security.core.encoding import b64url_encode
 from axis_security.core.errors import ConfigError
@@ -24,7 +25,7 @@ from axis_security.core.settings import Environment
 __all__ = ["MemoryVault"]
 
 
-class MemoryVault:
+class MemoryVault(MemoryLedger):
     """Answers every operation from dicts, one at a time.
 
     Args:
@@ -41,7 +42,7 @@ class MemoryVault:
                 why=f"the environment is `{environment.value}`; nothing here survives the process or is shared with another",
                 fix="use PostgresVault",
             )
-        self._factors: dict[str, FactorRow] = {}
+        super().__init__()
         self._accounts: dict[str, AccountRow] = {}
         self._tokens: dict[bytes, TokenRow] = {}
         self._sessions: dict[UUID, SessionRow] = {}
@@ -68,62 +69,6 @@ class MemoryVault:
     async def aperform(self, request: Any) -> Any:
         """:meth:`perform` for ``adrive``."""
         return self.perform(request)
-
-    # --- factors
-
-    def _factor(self, user: UserId) -> FactorRow:
-        return self._factors.setdefault(account_key(user), FactorRow())
-
-    def _begin_enrolment(self, r: f.BeginEnrolment) -> bool:
-        row = self._factor(r.user)
-        row.pending, row.failures = r.sealed, 0
-        return True
-
-    def _load_totp(self, r: f.LoadTotp) -> f.TotpRecord | None:
-        row = self._factor(r.user)
-        sealed = row.pending if r.pending else row.sealed
-        return None if sealed is None else f.TotpRecord(sealed)
-
-    def _reserve_code_attempt(self, r: f.ReserveCodeAttempt) -> bool:
-        row = self._factor(r.user)
-        if (row.sealed is None and row.pending is None) or row.failures >= r.limit:
-            return False
-        row.failures += 1
-        return True
-
-    def _confirm_enrolment(self, r: f.ConfirmEnrolment) -> bool:
-        row = self._factor(r.user)
-        if row.pending is None or row.pending != r.sealed:
-            return False
-        row.sealed, row.pending, row.step, row.failures = row.pending, None, r.step, 0
-        return True
-
-    def _claim_step(self, r: f.ClaimStep) -> bool:
-        row = self._factor(r.user)
-        if row.sealed is None or row.step >= r.step:
-            return False
-        row.step, row.failures = r.step, 0
-        return True
-
-    def _remove_factors(self, r: f.RemoveFactors) -> bool:
-        row = self._factors.pop(account_key(r.user), FactorRow())
-        return row.sealed is not None or row.pending is not None or bool(row.recovery)
-
-    def _replace_recovery(self, r: f.ReplaceRecovery) -> bool:
-        self._factor(r.user).recovery = set(r.digests)
-        return True
-
-    def _consume_recovery(self, r: f.ConsumeRecovery) -> bool:
-        row = self._factor(r.user)
-        found = row.recovery.intersection(r.candidates)
-        if not found:
-            return False
-        row.recovery -= found
-        row.failures = 0
-        return True
-
-    def _count_recovery(self, r: f.CountRecovery) -> int:
-        return len(self._factor(r.user).recovery)
 
     # --- accounts
 
