@@ -23,7 +23,12 @@ def test_the_code_on_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     servers: list[Cluster] = []
     start = Cluster.start
-    monkeypatch.setattr(Cluster, "start", lambda server: servers.append(server) or start(server))
+
+    def noted(server: Cluster) -> Cluster:
+        servers.append(server)
+        return start(server)
+
+    monkeypatch.setattr(Cluster, "start", noted)
     text = page.read_text(encoding="utf-8")
     surroundings = SURROUNDINGS.get(str(page.relative_to(ROOT)), lambda: nullcontext({}))
     try:
