@@ -38,6 +38,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
         "tests/integration/rls/test_plan.py",
         "tests/integration/rls/test_shapes.py",
     ),
+    "rls.rights": ("tests/unit/rls", "tests/property/test_rls_compile.py", "tests/integration/rls/test_plan.py"),
     "rls.predicate": (
         "tests/unit/rls",
         "tests/property/test_rls_compile.py",

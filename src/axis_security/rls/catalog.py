@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,6 +101,12 @@ class Snapshot:
     seal_keys: dict[int, str] = field(default_factory=dict)
     capabilities: set[tuple[str, str, str]] = field(default_factory=set)
     current_user: str = ""
+
+    def descendants(self, parent: Name) -> Iterator[Name]:
+        """Its partitions and inheritance children, and theirs."""
+        for child in self.children.get(parent, ()):
+            yield child
+            yield from self.descendants(child)
 
 
 _ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}

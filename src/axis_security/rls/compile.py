@@ -11,22 +11,20 @@ from typing import Final
 
 from axis_security.core.checks import Finding, Severity
 from axis_security.core.schema import SchemaPart
-from axis_security.rls.catalog import LivePolicy, LiveRole, LiveTable, Snapshot
-from axis_security.rls.dialect import Dialect
+from axis_security.rls.catalog import LivePolicy, LiveTable, Snapshot
 from axis_security.rls.keys import compile_keys
-from axis_security.rls.model import Declared, Model, Name, Open, ProtectedTable, quote
+from axis_security.rls.model import Model, ProtectedTable, quote
 from axis_security.rls.predicate import SELF, PolicyModel, policies_of, tenant_default, text_literal
+from axis_security.rls.rights import grant_steps, owner_steps, revoke_steps, role_steps, schema_steps, stray_steps, temporary_steps
 from axis_security.rls.sealed import SealKeyring
 from axis_security.rls.step import Step
 
-__all__ = ["Deparsed", "compile_steps", "held_tables", "part_step", "role_steps", "shadow_of", "statement_list"]
+__all__ = ["Deparsed", "compile_steps", "held_tables", "part_step", "shadow_of", "statement_list"]
 
 Shadow = tuple[tuple[PolicyModel, ...], tuple[tuple[str, str], ...], str]
 """What decides the server's wording of a table's policies: the policies, the types of the columns in them, and the table's name where they speak of it."""
 Deparsed = Mapping[Shadow, tuple[Mapping[str, LivePolicy], str]]
 """The server's wording of the policies and of the tenant column's default."""
-
-_PRIVILEGES: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 
 def compile_steps(
@@ -35,20 +33,20 @@ def compile_steps(
     """The steps that lead from *live* to *model*, and what no step can mend."""
     findings: list[Finding] = []
     protected = model.protected()
-    steps: list[Step] = [*role_steps(model, live), *_temporary(model, live)]
+    steps: list[Step] = [*role_steps(model, live), *temporary_steps(model, live)]
     steps += [part_step(part, model, recorded=part.name in live.parts) for part in stale_parts]
     steps += _seal_keys(live, keyring)
     steps += _capabilities(model, live)
-    steps += _schemas(model, live)
+    steps += schema_steps(model, live)
     for declared in model.tables:
         table = live.tables[declared.table.name]
         if held := protected.get(table.name):
             steps += _protect(model, held, table, deparsed)
-            for child in _descendants(live, table.name):
+            for child in live.descendants(table.name):
                 if child not in protected:
                     steps += _close_child(model, held, live.tables[child], deparsed)
-        steps += _grants(model, declared, table, live)
-    steps += _strays(model, live)
+        steps += grant_steps(model, declared, table, live)
+    steps += stray_steps(model, live)
     steps += compile_keys(model, live, findings)
     findings += _views(model, live)
     return tuple(steps), tuple(findings)
@@ -57,80 +55,6 @@ def compile_steps(
 def statement_list(statements: Sequence[str]) -> str:
     """Several statements as one text."""
     return ";\n".join(statements)
-
-
-def role_steps(model: Model, live: Snapshot) -> Iterator[Step]:
-    """Make the four roles, or take back what they must not have."""
-    roles = model.roles
-    wanted = {
-        roles.guard: ("NOLOGIN NOINHERIT", "owns schema axis; nobody logs in as it"),
-        roles.owner: ("LOGIN INHERIT", "owns the tables and runs migrations; FORCE binds it to the policies as well"),
-        roles.app: ("LOGIN NOINHERIT", "what the application connects as; owns nothing, bypasses nothing"),
-        roles.system: ("LOGIN NOINHERIT", "another login, for declared cross-tenant work"),
-    }
-    harmless = "NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION"
-    for name, (extra, why) in wanted.items():
-        role = live.roles.get(name)
-        if role is None:
-            yield Step(sql=f"CREATE ROLE {name} {harmless} {extra}", reverse=f"DROP ROLE {name}", why=f"the role {why}")
-        elif excess := _excess(role, guard=name == roles.guard, owner=name == roles.owner):
-            yield Step(
-                sql=f"ALTER ROLE {name} {excess}",
-                reverse=None,
-                why="the role has attributes that lift row security or let it grow",
-                flagged=True,
-            )
-    for group, member in live.memberships:
-        if member in (roles.app, roles.system, roles.guard) or (group == roles.guard and member != live.current_user):
-            yield Step(
-                sql=f"REVOKE {quote(group)} FROM {quote(member)}",
-                reverse=None,
-                why=f"`{member}` must not be able to act as `{group}`",
-                flagged=True,
-            )
-
-
-def _excess(role: LiveRole, *, guard: bool, owner: bool) -> str:
-    found = {
-        "NOSUPERUSER": role.superuser,
-        "NOBYPASSRLS": role.bypassrls,
-        "NOCREATEDB": role.createdb,
-        "NOCREATEROLE": role.createrole,
-        "NOREPLICATION": role.replication,
-        "NOINHERIT": role.inherit and not owner,
-        "NOLOGIN": role.login and guard,
-    }
-    return " ".join(word for word, present in found.items() if present)
-
-
-def _temporary(model: Model, live: Snapshot) -> Iterator[Step]:
-    """Keep the application from making temporary objects: they stand before the real ones of their name, and stay when the connection is handed on."""
-    if model.dialect is Dialect.COCKROACHDB:
-        return  # has no such privilege, and no temporary objects unless the cluster is told to
-    roles = model.roles
-
-    def on_database(words: str) -> str:
-        # Without the database's name, so that a migration says the same everywhere.
-        return f"DO $axis$BEGIN EXECUTE pg_catalog.format('{words}', pg_catalog.current_database()); END$axis$"
-
-    def grant(to: str) -> str:
-        return on_database(f"GRANT TEMPORARY ON DATABASE %I TO {to}")
-
-    def revoke(to: str) -> str:
-        return on_database(f"REVOKE TEMPORARY ON DATABASE %I FROM {to}")
-
-    for role in (roles.owner, roles.system):
-        if role not in live.temporary:
-            yield Step(sql=grant(role), reverse=revoke(role), why="migrations and work across tenants may use temporary tables")
-    for grantee in ("", roles.app):
-        if grantee in live.temporary:
-            to = grantee or "PUBLIC"
-            yield Step(
-                sql=revoke(to),
-                reverse=grant(to),
-                why="a temporary table takes the place of the real one, also for the next tenant on the same connection",
-                flagged=True,
-            )
 
 
 def part_step(part: SchemaPart, model: Model, *, recorded: bool) -> Step:
@@ -188,42 +112,12 @@ def _capabilities(model: Model, live: Snapshot) -> Iterator[Step]:
         yield Step(sql=delete(extra), reverse=insert(extra), why="the policy does not grant these", flagged=True)
 
 
-def _schemas(model: Model, live: Snapshot) -> Iterator[Step]:
-    roles = model.roles
-    for schema in sorted({declared.table.name[0] for declared in model.tables}):
-        acl = live.schemas.get(schema, set())
-        for grantee in ("", roles.app, roles.system):
-            if (grantee, "CREATE") in acl:
-                to = grantee or "PUBLIC"
-                yield Step(
-                    sql=f"REVOKE CREATE ON SCHEMA {quote(schema)} FROM {to}",
-                    reverse=f"GRANT CREATE ON SCHEMA {quote(schema)} TO {to}",
-                    why="whoever can create objects here can shadow those that others use",
-                    flagged=True,
-                )
-        if words := ", ".join(word for word in ("USAGE", "CREATE") if (roles.owner, word) not in acl):
-            yield Step(
-                sql=f"GRANT {words} ON SCHEMA {quote(schema)} TO {roles.owner}",
-                reverse=f"REVOKE {words} ON SCHEMA {quote(schema)} FROM {roles.owner}",
-                why="the owner of the tables makes and alters them in migrations",
-            )
-        if ("", "USAGE") in acl:
-            continue
-        for grantee in (roles.app, roles.system):
-            if (grantee, "USAGE") not in acl:
-                yield Step(
-                    sql=f"GRANT USAGE ON SCHEMA {quote(schema)} TO {grantee}",
-                    reverse=f"REVOKE USAGE ON SCHEMA {quote(schema)} FROM {grantee}",
-                    why="the declared tables live here",
-                )
-
-
 def held_tables(model: Model, live: Snapshot) -> Iterator[tuple[ProtectedTable, LiveTable]]:
     """Every live table that carries policies: the protected ones and their partitions and inheritance children."""
     protected = model.protected()
     for declared in protected.values():
         yield declared, live.tables[declared.table.name]
-        for child in _descendants(live, declared.table.name):
+        for child in live.descendants(declared.table.name):
             if child not in protected:
                 yield declared, live.tables[child]
 
@@ -238,7 +132,7 @@ def shadow_of(model: Model, declared: ProtectedTable, live: LiveTable) -> Shadow
 def _protect(model: Model, declared: ProtectedTable, live: LiveTable, deparsed: Deparsed) -> Iterator[Step]:
     shadow = shadow_of(model, declared, live)
     worded, default = deparsed.get(shadow, ({}, ""))
-    yield from _owner(model, live)
+    yield from owner_steps(model, live)
     if declared.shape.via is None:
         yield from _tenant_column(model, live, default)
     yield from _row_security(live)
@@ -317,82 +211,15 @@ def _recreate(name: str, table: LiveTable, live: LivePolicy) -> str:
     return policy.create(quote(*table.name), table.name[1])
 
 
-def _owner(model: Model, live: LiveTable) -> Iterator[Step]:
-    if live.owner != model.roles.owner:
-        table = quote(*live.name)
-        yield Step(
-            sql=f"ALTER TABLE {table} OWNER TO {model.roles.owner}",
-            reverse=f"ALTER TABLE {table} OWNER TO {quote(live.owner)}",
-            why="the owner can lift row security; it must be neither the application nor a superuser",
-        )
-
-
-def _descendants(live: Snapshot, parent: Name) -> Iterator[Name]:
-    for child in live.children.get(parent, ()):
-        yield child
-        yield from _descendants(live, child)
-
-
 def _close_child(model: Model, declared: ProtectedTable, child: LiveTable, deparsed: Deparsed) -> Iterator[Step]:
     """A partition or inheritance child: nobody may reach it directly, and if somebody is let in by hand, the same policies hold."""
-    yield from _owner(model, child)
+    yield from owner_steps(model, child)
     yield from _row_security(child)
     shadow = shadow_of(model, declared, child)
     yield from _policies(shadow[0], child, deparsed.get(shadow, ({}, ""))[0])
-    yield from _revoke(
+    yield from revoke_steps(
         model, child, {}, f"rows are reached through {quote(*declared.table.name)}; the parent's policies do not hold for direct access"
     )
-
-
-def _grants(model: Model, declared: Declared, live: LiveTable, snapshot: Snapshot) -> Iterator[Step]:
-    roles = model.roles
-    if isinstance(declared.shape, Open):
-        yield from _owner(model, live)
-        app = tuple(word for word in _PRIVILEGES if word == "SELECT" or word in declared.shape.writes)
-        why = f"open to every tenant: {declared.shape.reason}"
-    else:
-        app, why = _PRIVILEGES, "the policies decide which rows"
-    wanted = {roles.app: app, roles.system: _PRIVILEGES}
-    yield from _revoke(
-        model, live, wanted, "row security does not hold for TRUNCATE, REFERENCES and TRIGGER, and grants go to the declared roles only"
-    )
-    yield from _grant(live, _acl(model, live), wanted, why)
-    for name in live.sequences if "INSERT" in app else ():
-        sequence = snapshot.tables[name]
-        yield from _grant(sequence, _acl(model, sequence), {roles.app: ("USAGE",), roles.system: ("USAGE",)}, "inserts draw from it")
-
-
-def _acl(model: Model, live: LiveTable) -> set[tuple[str, str]]:
-    # A change of owner hands the old owner's privileges to the new one; what is compared is what is left then.
-    return live.acl if live.owner == model.roles.owner else {entry for entry in live.acl if entry[0] != live.owner}
-
-
-def _grant(live: LiveTable, acl: set[tuple[str, str]], wanted: Mapping[str, Sequence[str]], why: str) -> Iterator[Step]:
-    what = f"{'SEQUENCE' if live.kind == 'S' else 'TABLE'} {quote(*live.name)}"
-    for grantee, words in wanted.items():
-        missing = ", ".join(word for word in words if (grantee, word) not in acl)
-        if missing:
-            yield Step(sql=f"GRANT {missing} ON {what} TO {grantee}", reverse=f"REVOKE {missing} ON {what} FROM {grantee}", why=why)
-
-
-def _revoke(model: Model, live: LiveTable, wanted: Mapping[str, Sequence[str]], why: str) -> Iterator[Step]:
-    for grantee in ("", model.roles.app, model.roles.system):
-        excess = sorted(word for who, word in _acl(model, live) if who == grantee and word not in wanted.get(grantee, ()))
-        if excess:
-            words, to = ", ".join(excess), grantee or "PUBLIC"
-            table = quote(*live.name)
-            yield Step(
-                sql=f"REVOKE {words} ON TABLE {table} FROM {to}", reverse=f"GRANT {words} ON TABLE {table} TO {to}", why=why, flagged=True
-            )
-
-
-def _strays(model: Model, live: Snapshot) -> Iterator[Step]:
-    declared = {table.table.name for table in model.tables}
-    known = declared | {child for parent in declared for child in _descendants(live, parent)}
-    schemas = {name[0] for name in declared}
-    for name, table in sorted(live.tables.items()):
-        if name not in known and name[0] in schemas and table.kind in "rpf":
-            yield from _revoke(model, table, {}, "nobody declared this table, so the application has no business with it")
 
 
 def _views(model: Model, live: Snapshot) -> Iterator[Finding]:

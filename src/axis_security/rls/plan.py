@@ -17,9 +17,10 @@ from axis_security.core.errors import ConfigError
 from axis_security.core.flow import Flow, Rows, Statement, drive
 from axis_security.core.schema import SchemaPart
 from axis_security.rls.catalog import LivePolicy, LiveTable, Snapshot, ask, read_snapshot
-from axis_security.rls.compile import Shadow, compile_steps, held_tables, role_steps, shadow_of
+from axis_security.rls.compile import Shadow, compile_steps, held_tables, shadow_of
 from axis_security.rls.model import Model, Name, quote
 from axis_security.rls.predicate import PolicyModel, tenant_default
+from axis_security.rls.rights import role_steps
 from axis_security.rls.sealed import SealKeyring
 from axis_security.rls.step import Step
 
@@ -101,7 +102,7 @@ class Plan:
         lines = [f"{len(self.steps)} step(s)" if self.steps else "Nothing to do: the database is as declared."]
         for number, step in enumerate(self.steps, 1):
             undo, *more = ("(not reversible)" if step.reverse is None else step.reverse or "(nothing to undo)").splitlines()
-            lines += ["", f"-- {number}. {'[look twice] ' if step.flagged else ''}{step.why}", _shown(step) + ";"]
+            lines += ["", f"-- {number}. {'[look twice] ' if step.flagged else ''}{step.why}", step.shown + ";"]
             lines += [f"--    undo: {undo}{' …' if more else ''}"]
         for finding in self.findings:
             lines += ["", f"!! {finding.severity}: {finding.object}: {finding.what}: {finding.why}. Fix: {finding.fix}. [{finding.code}]"]
@@ -142,13 +143,6 @@ class Plan:
             yield from _give_back([name for name in borrowed if f"DROP ROLE {name}" not in self.reverse()])
 
         run(connection, flow, keep=True)
-
-
-def _shown(step: Step) -> str:
-    shown = step.sql
-    for _ in step.params:
-        shown = shown.replace("%s", "'***'", 1)
-    return shown
 
 
 def plan_flow(declaration: Declaration) -> Flow[Plan]:

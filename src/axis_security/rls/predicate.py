@@ -16,7 +16,7 @@ __all__ = ["SELF", "PolicyModel", "own_rows", "policies_of", "tenant_default", "
 
 SELF: Final = "\0self"
 """Stands for the table's own name in the text of a policy, where a sub-select would take a bare column for its own."""
-_CAST: Final = {KeyType.UUID: "::uuid", KeyType.INT: "::bigint", KeyType.TEXT: ""}
+_CAST: Final = {KeyType.UUID: "::uuid", KeyType.INT: "::bigint", KeyType.TEXT: "", None: ""}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,5 +140,5 @@ def _through(model: Model, via: Via, tenant: str, at: str, rows: Callable[[Model
 
 def _is_user(model: Model, table: TableModel, name: str, at: str) -> str:
     column = table.column(name)
-    cast = "" if column is None or column.key_type is None else _CAST[column.key_type]
+    cast = _CAST[None if column is None else column.key_type]
     return f"{at}{quote(name)} = {model.dialect.once(f'axis.user_id(){cast}')}"

@@ -18,7 +18,7 @@ class Step:
         sql: what runs (several statements only where they belong together).
         reverse: what undoes it; ``None`` where the state before cannot be brought back, or should not be.
         why: the reason, for the reviewer.
-        params: values that must not be printed; ``$1`` and so on stand for them in the printed text.
+        params: values that must not be printed, one for each ``%s`` of the text.
         flagged: somebody changed the database by hand, or the step takes rights away: look twice.
     """
 
@@ -27,3 +27,11 @@ class Step:
     why: str
     params: Sequence[Secret[bytes]] = ()
     flagged: bool = False
+
+    @property
+    def shown(self) -> str:
+        """What runs, for people: ``***`` stands for each value."""
+        text = self.sql
+        for _ in self.params:
+            text = text.replace("%s", "'***'", 1)
+        return text

@@ -124,16 +124,13 @@ def scope_of(model: Model) -> Scope:
 
 def _drift(plan: Plan) -> Iterable[Finding]:
     for step in plan.steps:
-        shown = step.sql
-        for _ in step.params:
-            shown = shown.replace("%s", "'***'", 1)
         yield Finding(
             code=DRIFT,
             severity=Severity.ERROR if step.flagged else Severity.WARNING,
-            object=_subject(shown),
+            object=_subject(step.shown),
             what="the database is not as declared",
             why=step.why,
-            fix=shown + ";",
+            fix=step.shown + ";",
             evidence={"look_twice": step.flagged},
         )
     yield from (finding for finding in plan.findings if finding.code not in RULES)
