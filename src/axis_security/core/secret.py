@@ -15,7 +15,7 @@ _MASK: Final = "Secret(***)"
 class Secret(Generic[T]):
     """Holds a ``str`` or ``bytes`` that must not reach a log, a traceback, a pickle or a query echo.
 
-    ``repr``, ``str``, ``format`` and JSON show a mask; pickling, copying and hashing raise. :meth:`reveal` is the only way
+    ``repr``, ``str`` and ``format`` show a mask; JSON, pickling, copying and hashing raise. :meth:`reveal` is the only way
     out, so uses are easy to grep. ``==`` against another ``Secret`` of the same type takes constant time (ASVS 11.2.4).
 
     This does not wipe memory: CPython keeps copies that no library can reach.

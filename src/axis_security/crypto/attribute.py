@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final, NoReturn
 
-from sqlalchemy import LargeBinary, Table, event, false, inspect, select, text
+from sqlalchemy import LargeBinary, Table, and_, event, false, inspect, not_, select, text
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import mapped_column
 
@@ -136,9 +136,7 @@ class sealed:  # noqa: N801  # reads as a declaration: ssn = sealed("users.ssn")
             for column, prop in zip(table.primary_key, self._key_props(inspect(type(instance))), strict=True)
         ]
         column = table.c[f"{self.name}_bidx"]
-        taken = select(column).where(column.in_(others))
-        for part in own:
-            taken = taken.where(~part) if len(own) == 1 else taken
+        taken = select(column).where(column.in_(others), not_(and_(*own)))
         if connection.execute(taken.limit(1)).first() is not None:
             raise ValueTaken(what=f"`{self.field}` is unique", why="another row of the tenant holds this value", fix="choose another value")
 
@@ -176,10 +174,10 @@ class _Expression:
         return getattr(self._owner, self._sealed._raw).is_not(other)  # noqa: SLF001  # its own declaration
 
     def in_(self, values: Iterable[Any]) -> Any:
-        """Rows whose value is one of *values*, after normalising; under every live index key."""
+        """Rows whose value is one of *values*, after normalising; under every live index key. ``None`` among them finds nothing, as in SQL."""
         if self._sealed.index is None:
             raise NotSearchable(field=self._sealed.field, operation="==")
-        digests = [digest for value in values for digest in _digests(self._sealed, str(value))]
+        digests = [digest for value in values if value is not None for digest in _digests(self._sealed, str(value))]
         return getattr(self._owner, self._sealed._bidx).in_(digests) if digests else false()  # noqa: SLF001  # its own declaration
 
     def _refuse(self, operation: str) -> NoReturn:

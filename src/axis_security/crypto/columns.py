@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, LargeBinary, event
+from sqlalchemy import BinaryExpression, ColumnElement, LargeBinary, Over, Select, event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.sql import operators
+from sqlalchemy.sql.selectable import GenerativeSelect
 from sqlalchemy.sql.visitors import iterate
 from sqlalchemy.types import TypeDecorator
 
@@ -35,6 +37,9 @@ __all__ = [
 ]
 
 
+_NULL_TESTS: Final = frozenset({operators.is_, operators.is_not})
+
+
 class NotSearchable(ConfigError):
     """A statement compares or orders by something that is sealed."""
 
@@ -54,7 +59,13 @@ class _Keys:
 
 
 def use_keys(ring: KeyRing, index: IndexKeys | None = None) -> None:
-    """Give the columns of this process their keys; call once at start-up, and again only in tests."""
+    """Give the sealed columns their keys; call once at start-up.
+
+    There is one ring for the whole process, whatever application, engine or thread reads and writes: a second call takes the first one's place at once,
+    for everybody. Two applications in one process whose keys differ would seal under each other's; what was sealed under one ring opens under no
+    other, so nothing leaks, and nothing is readable either. Give each its own process. (Tests call it anew.) Objects, exports and
+    :class:`~axis_security.crypto.sealer.RingSealer` take their ring as an argument, and are not touched by this.
+    """
     _Keys.ring, _Keys.index = ring, index
 
 
@@ -97,7 +108,7 @@ class _SealedType(TypeDecorator[Any]):
 
         def operate(self, op: Any, *other: Any, **kwargs: Any) -> ColumnElement[Any]:
             """Only IS NULL and IS NOT NULL pass."""
-            if op in {operators.is_, operators.is_not} and (not other or other[0] is None or _is_null(other[0])):
+            if op in _NULL_TESTS and (not other or other[0] is None or _is_null(other[0])):
                 return super().operate(op, *other, **kwargs)
             field = getattr(self.type, "field", "?")
             raise NotSearchable(field=field, operation=getattr(op, "__name__", "this operation"))
@@ -124,14 +135,8 @@ class EncryptedBytes(_SealedType):
             return None
         return ring_in_use().seal(self.to_bytes(value), tenant=acting_tenant(self.field), field=self.field)
 
-    def process_result_value(self, value: Any, dialect: Any) -> Any:
-        """Open on the way out."""
-        if value is None:
-            return None
-        return self.from_bytes(ring_in_use().open(bytes(value), tenant=acting_tenant(self.field), field=self.field))
-
     def result_processor(self, dialect: Any, coltype: Any) -> Any:
-        """:meth:`process_result_value` in one call instead of three: lists of rows spend their time here."""
+        """Open on the way out, in one call where ``process_result_value`` would make three: lists of rows spend their time here."""
         field, decode = self.field, self.from_bytes
 
         def opened(value: Any) -> Any:
@@ -209,7 +214,8 @@ class SealedBytes(_SealedType):
 
 
 def harden(engine: Engine) -> Engine:
-    """Make *engine* safe for sealed columns: parameters out of error texts and logs (``hide_parameters``), ORDER BY, GROUP BY and DISTINCT on them refused.
+    """Make *engine* safe for sealed columns: parameters out of error texts and logs (``hide_parameters``), and refused before it is sent what would quietly
+    go by the sealed bytes: ORDER BY, GROUP BY, DISTINCT, windows, and comparisons with another column or expression.
 
     Opened rows stay out of SQLAlchemy's debug log too, for every engine of the same logging name. For an ``AsyncEngine`` pass its ``sync_engine``.
     """
@@ -219,16 +225,47 @@ def harden(engine: Engine) -> Engine:
     logger.addFilter(_hide_rows)
 
     @event.listens_for(engine, "before_execute")
-    def refuse_order(connection: Connection, clause: Any, *_: Any) -> None:
+    def refuse(connection: Connection, clause: Any, *_: Any) -> None:
         for element in iterate(clause) if hasattr(clause, "get_children") else ():
-            for part in ("_order_by_clauses", "_group_by_clauses"):
-                for ordered in getattr(element, part, ()):
-                    for inner in iterate(ordered):
+            for operation, parts in _by_bytes(element):
+                for part in parts:
+                    for inner in iterate(part):
                         kind = getattr(inner, "type", None)
                         if isinstance(kind, _SealedType):
-                            raise NotSearchable(field=kind.field, operation="ORDER BY or GROUP BY")
+                            raise NotSearchable(field=kind.field, operation=operation)
 
     return engine
+
+
+def _by_bytes(element: Any) -> Iterator[tuple[str, Iterable[Any]]]:
+    """What *element* of a statement compares or sorts, and how."""
+    if isinstance(element, GenerativeSelect):
+        yield "ORDER BY or GROUP BY", (*element._order_by_clauses, *element._group_by_clauses)  # noqa: SLF001  # SQLAlchemy offers no other way to them
+    if isinstance(element, Select) and element._distinct:  # noqa: SLF001  # the same
+        yield "DISTINCT", _distinct_by(element)
+    if isinstance(element, Over):
+        yield "OVER", [part for part in (element.order_by, element.partition_by) if part is not None]
+    if isinstance(element, BinaryExpression) and element.operator not in _NULL_TESTS:
+        yield (
+            getattr(element.operator, "__name__", "this operation"),
+            [side for side in (element.left, element.right) if isinstance(side.type, _SealedType)],
+        )
+
+
+def _distinct_by(statement: Select[Any]) -> Iterable[Any]:
+    """What a DISTINCT compares. Of sealed columns only those that stand without their row's primary key: beside it, DISTINCT drops repeated rows."""
+    on = list(statement._distinct_on)  # noqa: SLF001  # SQLAlchemy offers no other way to it
+    extension = getattr(statement, "_pre_columns_clause", None)  # where postgresql.distinct_on() puts them, from SQLAlchemy 2.1
+    if extension is not None:
+        on += [part for inner in iterate(extension) for part in getattr(inner, "_distinct_on", ())]
+    columns = list(statement.selected_columns)
+    plain = {column for column in columns if not isinstance(column.type, _SealedType)}
+
+    def has_key(column: Any) -> bool:
+        key = set(getattr(getattr(column, "table", None), "primary_key", ()))
+        return bool(key) and key <= plain
+
+    return on or [column for column in columns if isinstance(column.type, _SealedType) and not has_key(column)]
 
 
 def _hide_rows(record: logging.LogRecord) -> bool:

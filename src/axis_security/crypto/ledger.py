@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -57,9 +58,10 @@ class FileShredLedger:
         """See :meth:`ShredLedger.append <axis_security.crypto.keys.ShredLedger.append>`."""
         with self._lock:
             try:
-                with self._path.open("r+b") as file:
+                with self._path.open("r+b", buffering=0) as file:
                     fcntl.flock(file, fcntl.LOCK_EX)  # other processes append as well
-                    head = self._read(file.read())
+                    data = file.read()
+                    head = self._read(data)
                     body = {
                         "tenant": entry.tenant,
                         "key_ids": sorted(entry.key_ids),
@@ -69,9 +71,14 @@ class FileShredLedger:
                     }
                     text = json.dumps(body, sort_keys=True, separators=(",", ":"))
                     line = json.dumps({**body, "hash": _hash(text)}, sort_keys=True, separators=(",", ":")) + "\n"
-                    file.write(line.encode("ascii"))
-                    file.flush()
-                    os.fsync(file.fileno())
+                    try:
+                        if file.write(line.encode("ascii")) != len(line):
+                            raise OSError(errno.ENOSPC, "it was written in part")
+                        os.fsync(file.fileno())
+                    except OSError:
+                        # Not kept, so it must not be there: half a line would stop every ring, a whole one would shred what the caller was told is not.
+                        file.truncate(len(data))
+                        raise
             except OSError as error:
                 raise LedgerUnavailable(why=error.strerror or "it cannot be written") from None
         self.shredded()
@@ -82,7 +89,10 @@ class FileShredLedger:
             try:
                 status = self._path.stat()
                 if (status.st_size, status.st_mtime_ns) != self._seen:
-                    self._read(self._path.read_bytes())
+                    with self._path.open("rb") as file:
+                        fcntl.flock(file, fcntl.LOCK_SH)  # whoever is just appending has not written half a line
+                        status = os.fstat(file.fileno())
+                        self._read(file.read())
                     self._seen = (status.st_size, status.st_mtime_ns)
             except OSError as error:
                 raise LedgerUnavailable(why=error.strerror or "it cannot be read") from None
@@ -94,14 +104,14 @@ class FileShredLedger:
         for number, line in enumerate(data.splitlines(), start=1):
             try:
                 body = json.loads(line)
-                claimed = body.pop("hash")
+                tenant, before, claimed = body["tenant"], body["before"], body.pop("hash")
                 ids = frozenset(int(each) for each in body["key_ids"])
                 datetime.fromisoformat(body["at"])
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 raise LedgerUnavailable(why=f"line {number} is not an entry") from None
-            if body["before"] != head or claimed != _hash(json.dumps(body, sort_keys=True, separators=(",", ":"))):
+            if before != head or claimed != _hash(json.dumps(body, sort_keys=True, separators=(",", ":"))):
                 raise LedgerUnavailable(why=f"line {number} does not follow from the one before it: the file was changed")
-            known[body["tenant"]] = known.get(body["tenant"], frozenset()) | ids
+            known[tenant] = known.get(tenant, frozenset()) | ids
             head = claimed
         if data and not data.endswith(b"\n"):
             raise LedgerUnavailable(why="its last line is cut off")

@@ -138,7 +138,8 @@ def reindex(
     batch: int = 500,
     report: Report | None = None,
 ) -> Progress:
-    """Give the acting tenant's rows of the indexed field *name* of *model* index values under the current key. Arguments and errors as :func:`reencrypt`.
+    """Give the acting tenant's rows of the indexed field *name* of *model* index values under the current key, those included that have none yet.
+    Arguments and errors as :func:`reencrypt`.
 
     When every tenant's run has come back with nothing done, the old index key can go.
     """
@@ -153,8 +154,10 @@ def reindex(
         value = ring.open(row[raw], tenant=tenant, field=attribute.field, row=bound).decode()
         return {digest: keys.digest(index.normalise(value), tenant=tenant, field=attribute.field, version=keys.current)}
 
-    outdated = func.substr(type_coerce(table.c[digest], _BYTES), 1, 1) != literal(bytes((keys.current,)), _BYTES)
-    return _walk(engine, table, (raw, digest), lambda: (outdated, *_of(table, tenant, tenant_column)), anew, batch=batch, report=report)
+    version = func.substr(type_coerce(table.c[digest], _BYTES), 1, 1)
+    # NULL as well: rows from before the field was indexed.
+    outdated = (type_coerce(table.c[raw], _BYTES).is_not(None), version.is_distinct_from(literal(bytes((keys.current,)), _BYTES)))
+    return _walk(engine, table, (raw, digest), lambda: (*outdated, *_of(table, tenant, tenant_column)), anew, batch=batch, report=report)
 
 
 def _walk(
@@ -206,7 +209,7 @@ def _replace(
     free = (
         select(*key)
         .where(*(column == row[column.name] for column in key))
-        .where(*(value == literal(row[name], _BYTES) for name, value in raw.items()))
+        .where(*(value.is_not_distinct_from(literal(row[name], _BYTES)) for name, value in raw.items()))
         .with_for_update(skip_locked=True)
     )
     change = (

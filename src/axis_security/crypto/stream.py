@@ -167,12 +167,15 @@ def open_all(source: BinaryIO, sink: Sink, seal: ObjectSeal) -> int:
     decryptor = Cobblestone256Decryptor(seal.key, seal.context)
     sealed, opened = bytearray(_BLOCK // CHUNK * _SEALED_CHUNK), bytearray(_BLOCK + 2 * _SEALED_CHUNK)
     view, out, total = memoryview(sealed), memoryview(opened), 0
-    try:
-        decryptor.update_into(preface, opened)
-        while count := _read_into(source, view):
+    decryptor.update_into(preface, opened)
+    while count := _read_into(source, view):
+        try:
             written = decryptor.update_into(view[:count], opened)
-            sink.write(out[:written])
-            total += written
+        except (InvalidTag, ValueError):
+            raise _broken(source, seal.name) from None
+        sink.write(out[:written])  # what the sink raises is the sink's, and no word about the object
+        total += written
+    try:
         last = decryptor.finalize()
     except (InvalidTag, ValueError):
         raise _broken(source, seal.name) from None

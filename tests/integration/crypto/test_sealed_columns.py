@@ -15,7 +15,8 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg_pool import ConnectionPool
-from sqlalchemy import Engine, Identity, Table, UniqueConstraint, create_engine, insert, select, text, update
+from sqlalchemy import Engine, Identity, Table, UniqueConstraint, create_engine, func, insert, literal, select, text, union, update
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -67,6 +68,16 @@ class Numbered(Base):
     secret = sealed("numbered.secret")
 
 
+class Shared(Base):
+    """A key of two columns, as tables that many tenants share have it."""
+
+    __tablename__ = "shared_key"
+    __table_args__ = (UniqueConstraint("tenant_id", "email_bidx"),)
+    tenant_id: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    email = sealed("shared.email", index=BlindIndex("email-v1", unique=True))
+
+
 class World:
     """A database with the key table, and a ring on it as the app role."""
 
@@ -78,6 +89,7 @@ class World:
         tenancy = Tenancy(Base.metadata, roles=self.roles)
         tenancy.protect(Person)
         tenancy.protect(Numbered)
+        tenancy.protect(Shared)
         tenancy.plan(self.admin, parts=[KEYSTORE_PART]).apply(self.admin)
         with self.admin.begin() as connection:
             connection.execute(text(f"ALTER ROLE {self.roles.app} LOGIN"))
@@ -179,14 +191,46 @@ def test_what_cannot_work_raises_when_the_statement_is_built(world: World, make:
 
 
 def test_ordering_and_grouping_by_a_sealed_column_raises_at_execution(world: World) -> None:
-    """A bare column in ORDER BY or GROUP BY is refused by the hardened engine before anything is sent."""
+    """What would quietly sort or compare sealed bytes is refused by the hardened engine before anything is sent, from either side of a comparison."""
+    table = Person.__table__
     for statement in (
         select(Person.id).order_by(Person.note),
         select(Person.note).group_by(Person.note),
-        select(Person.id).order_by(Person.__table__.c.ssn),
+        select(Person.id).order_by(table.c.ssn),
+        union(select(Person.note), select(Person.note)).order_by(Person.__table__.c.note),
+        select(Person.note).distinct(),
+        select(table.c.ssn, table.c.tenant_id).distinct(),
+        select(Person).ext(distinct_on(Person.note)),
+        select(func.row_number().over(order_by=Person.note)),
+        select(func.row_number().over(partition_by=Person.note)),
+        select(Person.id).where(literal("x") == Person.note),
+        select(Person.id).where(Person.tenant_id == Person.note),
+        update(Person).where(Person.tenant_id == Person.note).values(tenant_id="x"),
     ):
         with acting_as(ACME), Session(world.engine) as session, pytest.raises(NotSearchable):
             session.execute(statement)
+
+
+def test_a_distinct_that_drops_repeated_rows_is_none_of_values(world: World) -> None:
+    """Beside the primary key it compares rows, as a join of entities asks for; IS NULL needs no plaintext either."""
+    add(world.engine, ACME, ssn="111111111", note="a")
+    add(world.engine, ACME, ssn="222222222")
+    with acting_as(ACME), Session(world.engine) as session:
+        session.execute(text("INSERT INTO numbered (tenant_id) VALUES ('acme'), ('acme')"))
+        twice = select(Person).join(Numbered, Numbered.tenant_id == Person.tenant_id)
+        assert [len(session.scalars(statement).all()) for statement in (twice, twice.distinct())] == [4, 2]
+        assert set(session.scalars(select(Person.note).ext(distinct_on(Person.id)))) == {"a", None}
+        assert session.scalars(select(Person).where(Person.note.is_(None))).one().ssn == "222222222"
+        assert session.scalars(select(Person).where(Person.note.is_not(None))).one().ssn == "111111111"
+        assert session.scalars(select(Person).where(Person.ssn.in_([None, "111111111"]))).one().note == "a"
+
+
+def test_none_is_not_the_text_none(world: World) -> None:
+    """As in SQL, IN (NULL) finds nothing, and not whoever typed these four letters."""
+    add(world.engine, ACME, email="None")
+    with acting_as(ACME), Session(world.engine) as session:
+        assert session.scalars(select(Person).where(Person.email.in_([None]))).all() == []
+        assert session.scalars(select(Person).where(Person.email == "None")).one().email == "None"
 
 
 def test_bytes_moved_to_another_row_do_not_open(world: World) -> None:
@@ -255,6 +299,26 @@ def test_index_rotation_finds_old_and_new_and_keeps_values_unique(world: World) 
     for thread in threads:
         thread.join()
     assert sorted(outcomes) == ["lost"] * 7 + ["won"]
+
+
+def test_during_an_index_rotation_a_row_is_not_in_its_own_way(world: World) -> None:
+    """Written again with the value that it has, a row with a key of two columns is not told that somebody else holds it; somebody else still is."""
+    with acting_as(ACME), Session(world.engine) as session:
+        session.add(Shared(tenant_id="acme", email="ann@acme.example"))
+        session.commit()
+    use_keys(world.ring, IndexKeys(INDEX, current=2))
+    with acting_as(ACME), Session(world.engine) as session:
+        session.scalars(select(Shared)).one().email = "Ann@Acme.example"
+        session.commit()
+        session.add(Shared(tenant_id="acme", email="ann@acme.example"))
+        with pytest.raises((ValueTaken, DBAPIError)):
+            session.flush()
+        session.rollback()
+    use_keys(world.ring, IndexKeys(INDEX, current=1))
+    with acting_as(ACME), Session(world.engine) as session:
+        session.add(Shared(tenant_id="acme", email="ann@acme.example"))
+        with pytest.raises(ValueTaken):
+            session.flush()
 
 
 def test_rotation_and_shredding_reach_other_processes(world: World) -> None:

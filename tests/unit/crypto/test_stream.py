@@ -149,6 +149,15 @@ def test_an_object_moved_elsewhere_is_refused(change: dict[str, str]) -> None:
             read(sealed(b"x"), other)
 
 
+def test_a_sink_that_fails_is_no_word_about_the_object() -> None:
+    """A closed file where the plaintext should go is told as such: nobody is sent to look for who tampered with a sound object."""
+    for size in (10, 40 * CHUNK):
+        closed = io.BytesIO()
+        closed.close()
+        with pytest.raises(ValueError, match="closed file"):
+            open_all(io.BytesIO(sealed(bytes(size))), closed, SEAL)
+
+
 def test_an_unfinished_object_is_never_whole() -> None:
     """An exception inside the block, or a forgotten finalize, leaves something that no reader takes for complete."""
     sink = io.BytesIO()

@@ -32,7 +32,7 @@ class AwsKms:
     """Wraps with an AWS KMS key; the wrap context is the encryption context, which shows in CloudTrail (it holds ids, no secrets).
 
     Args:
-        key_id: the key's ARN or alias.
+        key_id: the key's ARN, or an alias; pointed at another key, an alias no longer opens what the key before wrapped.
         client: a boto3 ``kms`` client; made from the ambient configuration if ``None``.
 
     Raises:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from axis_security.core.secret import Secret
 from axis_security.crypto.errors import KmsRefused, KmsUnavailable
@@ -32,33 +31,35 @@ class TransitKms:
 
     @property
     def kek(self) -> str:
-        """``transit/<key>``. Rotation inside Transit keeps the name; it rewraps by itself."""
+        """``transit/<key>``. Rotation inside Transit keeps the name, and opens what earlier versions wrapped until ``min_decryption_version`` is raised."""
         return f"{self._mount}/{self._key}"
 
     def wrap(self, key: Secret[bytes], context: Mapping[str, str]) -> bytes:
         """See :meth:`KeyService.wrap <axis_security.crypto.keys.KeyService.wrap>`."""
-        data = self._call("encrypt", {"plaintext": base64.b64encode(key.reveal()).decode(), "associated_data": _aad(context)})
-        return str(data["ciphertext"]).encode("ascii")
+        body = {"plaintext": base64.b64encode(key.reveal()).decode(), "associated_data": _aad(context)}
+        return self._call("encrypt", body, "ciphertext").encode("ascii", "replace")
 
     def unwrap(self, wrapped: bytes, context: Mapping[str, str]) -> Secret[bytes]:
         """See :meth:`KeyService.unwrap <axis_security.crypto.keys.KeyService.unwrap>`."""
-        data = self._call("decrypt", {"ciphertext": wrapped.decode("ascii", "replace"), "associated_data": _aad(context)})
+        text = self._call("decrypt", {"ciphertext": wrapped.decode("ascii", "replace"), "associated_data": _aad(context)}, "plaintext")
         try:
-            return Secret(base64.b64decode(data["plaintext"], validate=True))
-        except (KeyError, TypeError, binascii.Error):
-            raise KmsUnavailable(kek=self.kek, why="it answered something else than a key") from None
+            return Secret(base64.b64decode(text, validate=True))
+        except ValueError:
+            raise self._odd() from None
 
-    def _call(self, action: str, body: Mapping[str, str]) -> Mapping[str, Any]:
-        def work(client: Any) -> Mapping[str, Any]:
-            answer: Mapping[str, Any] = client.adapter.post(f"/v1/{self._mount}/{action}/{self._key}", json=dict(body))["data"]
-            return answer
-
+    def _call(self, action: str, body: Mapping[str, str], wanted: str) -> str:
         try:
-            return self._session.call(work)
+            answer = self._session.call(lambda client: client.adapter.post(f"/v1/{self._mount}/{action}/{self._key}", json=dict(body)))
+            return str(answer["data"][wanted])
+        except (KeyError, TypeError):
+            raise self._odd() from None
         except VaultUnavailable as error:
             raise (KmsRefused if error.reason in _REFUSALS else KmsUnavailable)(kek=self.kek, why=error.reason) from None
         except self._session.missing:
             raise KmsRefused(kek=self.kek, why="there is no such key") from None
+
+    def _odd(self) -> KmsUnavailable:
+        return KmsUnavailable(kek=self.kek, why="it answered something else than a key")
 
 
 def _aad(context: Mapping[str, str]) -> str:
