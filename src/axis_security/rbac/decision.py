@@ -132,22 +132,6 @@ class Decision:
         return {"decision": self.allowed, "context": context}
 
 
-def authzen_request(decision: Decision) -> dict[str, Any]:
-    """The AuthZEN 1.0 evaluation request that *decision* answers, for a log or a second policy engine."""
-    who = decision.principal
-    resource, _, action = decision.capability.partition(".")
-    return {
-        "subject": {
-            "type": "user",
-            "id": "" if who is None or who.user is None else who.user.text,
-            "properties": {} if who is None else {"role": who.role},
-        },
-        "action": {"name": action},
-        "resource": {"type": resource, "id": "*"},
-        "context": {} if who is None else {"tenant": who.tenant.text},
-    }
-
-
 def _step_up(needs: StepUp) -> dict[str, Any]:
     return {
         "aal": None if needs.aal is None else int(needs.aal),

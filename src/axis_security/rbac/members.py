@@ -238,7 +238,7 @@ class MemberFlows:
         )
 
     def undelete_workspace(self) -> MemberFlow[None]:
-        """Take a deletion back while its grace lasts."""
+        """Take a deletion back, until the operator has erased the workspace (not before its grace is over)."""
         self._require()
         rows = yield Statement("SELECT axis.workspace_undelete()")
         yield from self._settle(_only(rows)[0], "taking a deletion back", EventKind.WORKSPACE_RESUMED)

@@ -273,10 +273,6 @@ class Policy:
         """Every grant of every host role, inheritance resolved, in a stable order."""
         return grants_of(self.caps, self._holdings)
 
-    def tenant_grants(self, tenant: TenantId | IdValue) -> Sequence[Grant]:
-        """The grants of the tenant's own roles."""
-        return grants_of(self.caps, self._tenants.get(TenantId.of(tenant).text, {}))
-
     def allows(self, principal: Principal, capability: Capability) -> bool:
         """Whether *principal* holds *capability* without condition: one bit test. For menus and loops; :meth:`decide` explains."""
         # The same cell means the same registry: another registry's bits mean other things.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
@@ -64,7 +65,7 @@ class Axis(Generic[Runner, Members]):
             one Axis at a time.
         keys: from the secrets manager.
         engine: the app's engine, sync or async, as the app role. It is guarded here (``tenancy.install``); sessions, credentials, members and
-            audit events use pools of their own to the same database.
+            audit events use pools of their own to the same database, by its URL and its ``connect_args``.
         sealer: seals TOTP seeds (:class:`~axis_security.crypto.sealer.RingSealer`).
         product: the name that authenticator apps show.
         origins: the app's own origins, for CSRF.
@@ -78,7 +79,8 @@ class Axis(Generic[Runner, Members]):
         clock: tells the time.
 
     Raises:
-        ConfigError: the tenancy's seal is not that of the keys, the policy is not in force or serves another Axis, or the engine cannot be used.
+        ConfigError: the tenancy's seal is not that of the keys, the policy is not in force or serves another Axis, or the engine cannot be used: not
+            PostgreSQL's, or its TLS is set up in ``connect_args`` that only its own driver knows.
         UndeclaredTable: tables of the metadata are neither protected nor open.
     """
 
@@ -259,13 +261,14 @@ class _Own:
         """Pools to the database of *engine*, over psycopg, with its login."""
         from sqlalchemy import create_engine
 
-        url = engine.url.set(drivername="postgresql+psycopg")
+        url, more = engine.url.set(drivername="postgresql+psycopg"), _beyond_the_url(getattr(engine, "sync_engine", engine))
         make: Any = create_engine
         if hasattr(engine, "sync_engine"):
             from sqlalchemy.ext.asyncio import create_async_engine  # needs greenlet, which a sync app has no use for
 
             make = create_async_engine
-        return cls(audit=create_engine(url, **_POOL), unbound=make(url, **_POOL), bound=make(url, **_POOL))
+        given = {**_POOL, "connect_args": more}
+        return cls(audit=create_engine(url, **given), unbound=make(url, **given), bound=make(url, **given))
 
     def close(self) -> None:
         for engine in self.engines:
@@ -276,3 +279,25 @@ class _Own:
         audit.dispose()
         for engine in others:
             await engine.dispose()
+
+
+def _beyond_the_url(engine: Engine) -> dict[str, Any]:
+    """What ``create_engine`` was told in ``connect_args``, for pools beside it: a certificate that only the app's own pool checks would be no check.
+
+    SQLAlchemy keeps it where the pool's creator sees it, and nowhere else. With a creator of the host's own there is none.
+
+    Raises:
+        ConfigError: it sets up TLS for another driver than psycopg.
+    """
+    told = inspect.getclosurevars(engine.pool._creator).nonlocals.get("cparams", {})  # noqa: SLF001  # see above
+    plain = engine.dialect.create_connect_args(engine.url)[1]
+    more = {name: value for name, value in told.items() if name not in plain or plain[name] != value}
+    if engine.dialect.driver in ("psycopg", "psycopg_async"):
+        return more
+    if "ssl" in more:
+        raise ConfigError(
+            what="the engine's TLS cannot be carried over",
+            why=f"`connect_args` sets it up for `{engine.dialect.driver}`; sessions and members have pools of their own, over psycopg",
+            fix="make the engine with postgresql+psycopg and secure_dsn(…)",
+        )
+    return {}

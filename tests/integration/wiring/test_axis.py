@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import httpx
+import psycopg
 import pytest
 import sqlalchemy as sa
 from fastapi import FastAPI, Form, Response
@@ -23,7 +24,7 @@ from axis_security.auth import PasswordService, SignedIn
 from axis_security.auth.kdf import Argon2Cost
 from axis_security.auth.lifecycle import Answered, Letter
 from axis_security.auth.passwords import Passwords
-from axis_security.core.errors import ConfigError
+from axis_security.core.errors import ConfigError, Unavailable
 from axis_security.core.events import LoggingSink
 from axis_security.core.ids import KeyType, TenantId, UserId
 from axis_security.core.schema import DatabaseRoles
@@ -278,6 +279,39 @@ def test_an_app_that_could_not_be_made_leaves_the_policy_to_the_next(app: App) -
         app.axis(sa.create_engine(app.url()))
     app.tenancy = whole
     app.axis(sa.create_engine(app.url())).close()
+
+
+def test_the_pools_beside_the_engine_connect_as_it_does(app: App) -> None:
+    """What `connect_args` says holds for sessions, members and the log too: a certificate that only the app's own pool checked would be no check."""
+
+    def names() -> set[str]:
+        with psycopg.connect(app.cluster.dsn(app.name)) as conn:
+            found = conn.execute("SELECT application_name FROM pg_stat_activity WHERE usename = %s", (app.tenancy.roles.app,))
+            return {row[0] for row in found}
+
+    engine = sa.create_engine(app.url(), connect_args={"application_name": "crm"})
+    axis = app.axis(engine)
+    plan(app, axis)
+    assert axis.members.workspaces("nobody") == ()
+    with acting_as(Principal(tenant=TenantId(uuid.uuid4()), user=UserId("nobody"), role="viewer")):
+        assert axis.members.members() == ()
+    assert names() == {"crm"}
+    axis.close()
+
+    async def asynchronous() -> None:
+        engine = create_async_engine(app.url(), connect_args={"application_name": "crm async", "sslmode": "verify-full"})
+        axis = app.axis(engine)
+        with pytest.raises(Unavailable):  # the server of the tests has no TLS
+            await axis.members.workspaces("nobody")
+        await axis.aclose()
+        await engine.dispose()
+
+    asyncio.run(asynchronous())
+    url = app.url().replace("+psycopg", "+asyncpg")
+    with pytest.raises(ConfigError, match="cannot be carried over"):
+        app.axis(create_async_engine(url, connect_args={"ssl": "verify-full"}))
+    asyncio.run(app.axis(create_async_engine(url, connect_args={"statement_cache_size": 0})).aclose())
+    app.axis(sa.create_engine(app.url(), creator=lambda: None)).close()
 
 
 def test_keys_that_do_not_fit_are_refused(app: App) -> None:
