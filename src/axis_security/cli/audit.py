@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
@@ -84,14 +85,12 @@ def export(context: click.Context, *, tenant: str | None, out: Path) -> None:
     """Write the log to a file that verifies by itself."""
     from axis_security.ops.audit_files import export_log
     from axis_security.ops.audit_postgres import read_log
+    from axis_security.ops.published import published
 
-    part = out.with_name(out.name + ".part")
-    try:
-        with _connected(context) as connection, part.open("w", encoding="utf-8") as file:
-            count = export_log(read_log(connection, tenant=tenant), file)
-        part.replace(out)  # published whole, or not at all
-    finally:
-        part.unlink(missing_ok=True)
+    with _connected(context) as connection, published(out) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8")
+        count = export_log(read_log(connection, tenant=tenant), text)
+        text.detach()  # and what it still holds is written
     click.echo(json.dumps({"file": str(out), "entries": count}))
 
 

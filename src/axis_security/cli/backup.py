@@ -12,15 +12,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from axis_security.cli.loading import HostObject
 from axis_security.core.errors import AxisError
 
 if TYPE_CHECKING:
+    from axis_security.ops.backup.drill import Invariant
     from axis_security.ops.backup.driver import Progress
     from axis_security.ops.backup.service import Backups
 
 _ABORT = 200
 """Exit status of ``wal-get`` when a segment could not be brought, for any reason but that the archive has none: above 125, PostgreSQL ends the recovery instead of
 taking the archive's end for reached, and opening without what was committed later."""
+
+
+class _InvariantAt(HostObject):
+    def __init__(self) -> None:
+        super().__init__("MODULE:CALLABLE")
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Invariant]:
+        found = super().convert(value, param, ctx)
+        if not callable(found):
+            self.fail(f"{value!s} is a {type(found).__name__}, and cannot be called", param, ctx)
+        return str(value), found
 
 
 @click.group("backup")
@@ -111,25 +124,27 @@ def check(context: click.Context, *, verify: bool, as_json: bool) -> None:
     help="The moment; a random one in the window unless told.",
 )
 @click.option(
-    "--invariant", "names", multiple=True, metavar="MODULE:CALLABLE", help="What must hold on the restored server; may be given again."
+    "--invariant", "invariants", multiple=True, type=_InvariantAt(), help="What must hold on the restored server; may be given again."
 )
 @click.option(
     "--evidence", type=click.Path(path_type=Path), help="Append the record to this file, one JSON document a line, chained by hashes."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the record.")
 @click.pass_context
-def drill(context: click.Context, *, target: datetime | None, names: tuple[str, ...], evidence: Path | None, as_json: bool) -> None:
+def drill(
+    context: click.Context, *, target: datetime | None, invariants: tuple[tuple[str, Invariant], ...], evidence: Path | None, as_json: bool
+) -> None:
     """Restore to a random moment beside the live server, and look. Exit status 1 if anything does not hold."""
-    from axis_security.ops.backup.records import append_record, last_hash, load_invariants
+    from axis_security.ops.backup.records import append_record
+    from axis_security.ops.records import refuse_broken
 
-    invariants = load_invariants(names)
-    previous = last_hash(evidence) if evidence is not None else ""
-    with _progress(show=not as_json) as progress:
-        report = _backups(context).drill(invariants=invariants, target=target, progress=progress, previous=previous)
     if evidence is not None:
-        append_record(evidence, report.evidence)
+        refuse_broken(evidence)  # before a drill of an hour, and not only after it
+    with _progress(show=not as_json) as progress:
+        report = _backups(context).drill(invariants=dict(invariants), target=target, progress=progress)
+    record = report.evidence if evidence is None else append_record(evidence, report.evidence)
     if as_json:
-        click.echo(json.dumps(report.evidence, indent=2))
+        click.echo(json.dumps(record, indent=2))
     else:
         click.echo(
             f"restored {report.label} to {report.target.isoformat()}: RPO {report.rpo_seconds:.0f} s, RTO {report.rto_seconds:.1f} s"

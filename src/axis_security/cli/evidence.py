@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from axis_security.cli.verify import PromisesAt
+
 if TYPE_CHECKING:
     from axis_security.ops.evidence.bundle import EvidenceKey
+    from axis_security.ops.promises.table import Promises
 
 _OUT = click.Path(dir_okay=False, path_type=Path)
 _IN = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -36,15 +39,14 @@ def controls(*, as_json: bool) -> None:
 
 
 @command.command("bundle")
-@click.argument("config", metavar="MODULE:OBJECT")
+@click.argument("promises", type=PromisesAt())
 @click.option(
     "--key-file", type=_IN, required=True, help="The signing key (axis-security secrets mint evidence), as the secrets manager mounts it."
 )
 @click.option("--out", type=_OUT, required=True, help="The zip file to write.")
 @click.option("--with", "more", type=_IN, multiple=True, help="Put this file in too: evidence records, drill records, audit anchors.")
-def bundle(config: str, *, key_file: Path, out: Path, more: tuple[Path, ...]) -> None:
+def bundle(promises: Promises, *, key_file: Path, out: Path, more: tuple[Path, ...]) -> None:
     """Measure every promise now, and write a signed bundle of the results. Exit status 1 if a promise does not hold; the bundle says so as well."""
-    from axis_security.cli.verify import _promises
     from axis_security.ops.evidence.bundle import write_bundle
     from axis_security.ops.verify import verify
 
@@ -52,7 +54,7 @@ def bundle(config: str, *, key_file: Path, out: Path, more: tuple[Path, ...]) ->
     if len(set(names)) != len(names):
         raise click.BadParameter("two files have one name, and a bundle holds one of each", param_hint="--with")
     key = _key(key_file)
-    report = verify(_promises(config))
+    report = verify(promises)
     manifest = write_bundle(out, report, key, files={path.name: path.read_bytes() for path in more})
     click.echo(json.dumps({"file": str(out), "ok": report.ok, "files": len(manifest["files"]), "public_key": key.public}))
     sys.exit(0 if report.ok else 1)

@@ -5,43 +5,24 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from axis_security.cli.loading import HostObject
 from axis_security.core.clock import SYSTEM_CLOCK
 from axis_security.core.ids import TenantId
 from axis_security.crypto.errors import KmsUnavailable
 from axis_security.crypto.keys import KeyState
-from axis_security.crypto.upkeep import KeyUpkeep
 
 if TYPE_CHECKING:
     from axis_security.crypto.reencrypt import Progress as Resealed
+    from axis_security.crypto.upkeep import KeyUpkeep
 
 
-class _UpkeepAt(click.ParamType):  # type: ignore[type-arg]  # generic in new releases only
-    name = "MODULE:UPKEEP"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> KeyUpkeep:
-        if isinstance(value, KeyUpkeep):
-            return value
-        module, _, name = str(value).partition(":")
-        if str(Path.cwd()) not in sys.path:
-            sys.path.insert(0, str(Path.cwd()))
-        try:
-            found = getattr(import_module(module), name or "upkeep")
-        except (ImportError, AttributeError, ValueError) as error:
-            self.fail(f"cannot load it from {value!s}: {error}", param, ctx)
-        if not isinstance(found, KeyUpkeep):
-            self.fail(f"{value!s} is a {type(found).__name__}, not a KeyUpkeep", param, ctx)
-        return found
-
-
-_HOST = click.argument("host", type=_UpkeepAt())
+_HOST = click.argument("host", type=HostObject("MODULE:UPKEEP", default="upkeep", kind="axis_security.crypto.upkeep.KeyUpkeep"))
 _TENANTS = click.argument("tenants", nargs=-1, metavar="[TENANT]...")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 

@@ -4,33 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from importlib import import_module
-from pathlib import Path
 
 import click
 
+from axis_security.cli.loading import HostObject
 from axis_security.core.principal import Principal
 from axis_security.rbac.matrix import FORMATS
 from axis_security.rbac.policy import Policy
 from axis_security.rbac.transitions import rules_of
 
-
-class _PolicyAt(click.ParamType):  # type: ignore[type-arg]  # generic in new releases only
-    name = "MODULE:NAME"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Policy:
-        if isinstance(value, Policy):
-            return value
-        module, _, name = str(value).partition(":")
-        if str(Path.cwd()) not in sys.path:
-            sys.path.insert(0, str(Path.cwd()))
-        try:
-            found = getattr(import_module(module), name or "policy")
-        except (ImportError, AttributeError, ValueError) as error:
-            self.fail(f"cannot load a policy from {value!s}: {error}", param, ctx)
-        if not isinstance(found, Policy):
-            self.fail(f"{value!s} is a {type(found).__name__}, not a Policy", param, ctx)
-        return found
+_POLICY = click.argument("policy", type=HostObject(default="policy", kind="axis_security.rbac.policy.Policy"))
 
 
 @click.group("rbac")
@@ -39,7 +22,7 @@ def command() -> None:
 
 
 @command.command("matrix")
-@click.argument("policy", type=_PolicyAt())
+@_POLICY
 @click.option("--format", "form", type=click.Choice(sorted(FORMATS)), default="table", show_default=True)
 def matrix(policy: Policy, form: str) -> None:
     """Print roles and capabilities as a table."""
@@ -47,7 +30,7 @@ def matrix(policy: Policy, form: str) -> None:
 
 
 @command.command("transitions")
-@click.argument("policy", type=_PolicyAt())
+@_POLICY
 def transitions(policy: Policy) -> None:
     """Print who may do what to whom's membership, and why."""
     for rule in rules_of(policy):
@@ -55,7 +38,7 @@ def transitions(policy: Policy) -> None:
 
 
 @command.command("explain")
-@click.argument("policy", type=_PolicyAt())
+@_POLICY
 @click.option("--role", required=True, help="The role the person acts in.")
 @click.option("--cap", required=True, help="The capability's wire name, such as users.manage.")
 @click.option("--user", help="The person's id; conditions such as owns(...) look at it.")

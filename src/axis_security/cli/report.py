@@ -5,47 +5,39 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from importlib import import_module
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from axis_security.cli.loading import HostObject
+
+if TYPE_CHECKING:
+    from axis_security.auth.service import Auth
 
 
 @click.command("report")
 @click.option("--asvs", is_flag=True, required=True, help="OWASP ASVS 5.0.0: V3.3, V6 and V7.")
-@click.option("--auth", "where", metavar="MODULE:NAME", help="Your Auth object; without it, the defaults are reported.")
+@click.option(
+    "--auth",
+    type=HostObject(default="auth", kind="axis_security.auth.service.Auth"),
+    help="Your Auth object; without it, the defaults are reported.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
-def command(*, asvs: bool, where: str | None, as_json: bool) -> None:
+def command(*, asvs: bool, auth: Auth | None, as_json: bool) -> None:
     """Show each requirement as satisfied (with the test that proves it), configured away, or the host's duty.
 
     Without --auth the defaults are shown. With it, exit status 1 if a setting gives a requirement up.
     """
     from axis_security.auth.asvs import Standing, assess
 
-    rows = assess(None if where is None else _auth(where))
+    rows = assess(auth)
     counts = Counter(row.standing.value for row in rows)
     if as_json:
         click.echo(json.dumps({"standard": "ASVS 5.0.0", "counts": dict(counts), "rows": [row.as_dict() for row in rows]}, indent=2))
     else:
         _table([row.as_dict() for row in rows], counts)
-    if where is not None and counts[Standing.CONFIGURED_AWAY.value]:
+    if auth is not None and counts[Standing.CONFIGURED_AWAY.value]:
         sys.exit(1)
-
-
-def _auth(where: str) -> Any:
-    from axis_security.auth.service import Auth
-
-    module, _, name = where.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        found = getattr(import_module(module), name or "auth")
-    except (ImportError, AttributeError, ValueError) as error:
-        raise click.BadParameter(f"cannot load {where}: {error}", param_hint="--auth") from None
-    if not isinstance(found, Auth):
-        raise click.BadParameter(f"{where} is no axis_security.auth.service.Auth", param_hint="--auth")
-    return found
 
 
 def _table(rows: list[dict[str, Any]], counts: Counter[str]) -> None:

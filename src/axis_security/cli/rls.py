@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from axis_security.cli.loading import HostObject
+
 if TYPE_CHECKING:
     from axis_security.rls.tenancy import Tenancy
 
-_TENANCY = click.option("--tenancy", "declared", metavar="MODULE:NAME", help="The host's Tenancy; without it, what can be inferred is.")
+_HOSTS = HostObject(default="tenancy", kind="axis_security.rls.tenancy.Tenancy")
+_TENANCY = click.option("--tenancy", type=_HOSTS, help="The host's Tenancy; without it, what can be inferred is.")
 _KEY = click.option("--key", help="The tenant column, where it cannot be inferred.")
 _APP = click.option("--app", multiple=True, help="A role that serves tenants; repeatable.")
 _SYSTEM = click.option("--system", multiple=True, help="A role that is meant to see every tenant; repeatable.")
@@ -46,7 +48,7 @@ def command() -> None:
 def audit(
     dsn: str,
     *,
-    declared: str | None,
+    tenancy: Tenancy | None,
     key: str | None,
     app: tuple[str, ...],
     system: tuple[str, ...],
@@ -62,8 +64,8 @@ def audit(
 
     accepted = dict(_pair(text) for text in accept)
     with _connect(dsn) as connection:
-        if declared is not None:
-            report = _tenancy(declared).audit(connection, accept=accepted)
+        if tenancy is not None:
+            report = tenancy.audit(connection, accept=accepted)
         else:
             report = audit_schema(connection, key=key, app=app, system=system, schemas=schemas, accept=accepted)
     text = FORMATS[form](report)
@@ -88,7 +90,7 @@ def show(
     table: str,
     dsn: str,
     *,
-    declared: str | None,
+    tenancy: Tenancy | None,
     key: str | None,
     app: tuple[str, ...],
     system: tuple[str, ...],
@@ -99,7 +101,7 @@ def show(
     from axis_security.rls.audit.engine import scope_of
     from axis_security.rls.audit.show import VIEWS, show_table
 
-    scope = None if declared is None else scope_of(_tenancy(declared).model())
+    scope = None if tenancy is None else scope_of(tenancy.model())
     with _connect(dsn) as connection:
         matrix = show_table(connection, table, key=key, app=app, system=system, scope=scope)
     text = json.dumps(matrix.as_dict(), indent=2) + "\n" if form == "json" else VIEWS[form](matrix)
@@ -111,7 +113,7 @@ def show(
 
 @command.command("rehearse")
 @click.argument("dsn")
-@click.option("--tenancy", "declared", metavar="MODULE:NAME", required=True, help="The host's Tenancy.")
+@click.option("--tenancy", type=_HOSTS, required=True, help="The host's Tenancy.")
 @click.option(
     "--alembic",
     "ini",
@@ -125,7 +127,7 @@ def show(
 )
 @click.option("--down", is_flag=True, help="Go down to the base and up again as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
-def rehearse_command(dsn: str, *, declared: str, ini: Path, seed: Path | None, down: bool, as_json: bool) -> None:
+def rehearse_command(dsn: str, *, tenancy: Tenancy, ini: Path, seed: Path | None, down: bool, as_json: bool) -> None:
     """Run an Alembic chain as the tables' owner, on a scratch database with rows in it. DSN may make databases and roles: a server of your own,
     never production. Exit status 1 if anything failed, changed no row, or left a table open."""
     from alembic.config import Config
@@ -149,7 +151,7 @@ def rehearse_command(dsn: str, *, declared: str, ini: Path, seed: Path | None, d
         if step.failed is not None:
             click.echo(f"     {step.failed}")
 
-    done = rehearse(Config(str(ini)), _tenancy(declared), admin=_sqlalchemy(dsn), seed=rows, down=down, progress=told)
+    done = rehearse(Config(str(ini)), tenancy, admin=_sqlalchemy(dsn), seed=rows, down=down, progress=told)
     if as_json:
         click.echo(json.dumps(done.as_dict(), indent=2))
     for sql in () if as_json else done.left:
@@ -160,12 +162,12 @@ def rehearse_command(dsn: str, *, declared: str, ini: Path, seed: Path | None, d
 @command.command("adopt")
 @click.argument("dsn")
 @click.argument("table")
-@click.option("--tenancy", "declared", metavar="MODULE:NAME", required=True, help="The host's Tenancy, which declares TABLE protected.")
+@click.option("--tenancy", type=_HOSTS, required=True, help="The host's Tenancy, which declares TABLE protected.")
 @click.option("--tenant", required=True, metavar="SQL", help="A row's tenant, over the columns of TABLE.")
 @click.option(
     "--protect", is_flag=True, help="Then apply the plan of the tenancy. Every table must be adopted, and the application must bind."
 )
-def adopt_command(dsn: str, table: str, *, declared: str, tenant: str, protect: bool) -> None:
+def adopt_command(dsn: str, table: str, *, tenancy: Tenancy, tenant: str, protect: bool) -> None:
     """Give the rows of a live TABLE their tenant while others write: column, backfill, NOT NULL, index, keys. Stopped, it is run again. DSN is a
     login that may apply plans."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -173,7 +175,6 @@ def adopt_command(dsn: str, table: str, *, declared: str, tenant: str, protect: 
 
     from axis_security.rls.adopt import Adoption
 
-    tenancy = _tenancy(declared)
     found = tenancy.metadata.tables.get(table)
     if found is None:
         raise click.BadParameter(f"the metadata has no table {table}", param_hint="TABLE")
@@ -216,21 +217,6 @@ def _connect(dsn: str) -> Any:
         raise Unavailable(
             what="no connection to the database", why=type(error).__name__, fix="check the DSN: host, port, dbname, user; try it with psql"
         ) from None
-
-
-def _tenancy(name: str) -> Tenancy:
-    from axis_security.rls.tenancy import Tenancy
-
-    module, _, attribute = name.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        found = getattr(import_module(module), attribute or "tenancy")
-    except (ImportError, AttributeError, ValueError) as error:
-        raise click.BadParameter(f"cannot load a tenancy from {name}: {error}", param_hint="--tenancy") from None
-    if not isinstance(found, Tenancy):
-        raise click.BadParameter(f"{name} is a {type(found).__name__}, not a Tenancy", param_hint="--tenancy")
-    return found
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -4,33 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import click
 
 from axis_security.adapters.audit import audit
-
-
-class _AppAt(click.ParamType):  # type: ignore[type-arg]  # generic in new releases only
-    name = "MODULE:APP"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        module, _, name = str(value).partition(":")
-        if str(Path.cwd()) not in sys.path:
-            sys.path.insert(0, str(Path.cwd()))
-        try:
-            found: Any = import_module(module)
-            for part in (name or "app").split("."):
-                found = getattr(found, part)
-        except (ImportError, AttributeError, ValueError) as error:
-            self.fail(f"cannot load an app from {value!s}: {error}", param, ctx)
-        return found
+from axis_security.cli.loading import HostObject
 
 
 @click.command("routes")
-@click.argument("app", type=_AppAt())
+@click.argument("app", type=HostObject("MODULE:APP", default="app"))
 @click.option("--factory", is_flag=True, help="Call APP, without arguments, to get the app.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(app: Any, *, factory: bool, as_json: bool) -> None:

@@ -27,7 +27,7 @@ def probe_command(endpoint: str, *, ca: Path | None, name: str | None, postgres:
     from axis_security.ops.tls import StartTls, probe
 
     host, separator, port = endpoint.rpartition(":")
-    if not separator or not port.isdecimal() or not host:
+    if not separator or not port.isdecimal() or not 0 < int(port) < 65_536 or not host:
         raise click.BadParameter("write it as HOST:PORT", param_hint="HOST:PORT")
     report = probe(host.strip("[]"), int(port), server_name=name, cafile=ca, start=StartTls.POSTGRES if postgres else StartTls.NONE)
     if as_json:

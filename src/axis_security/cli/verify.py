@@ -6,11 +6,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from axis_security.cli.loading import HostObject
 
 if TYPE_CHECKING:
     from axis_security.ops.promises.table import Promises
@@ -20,8 +21,25 @@ if TYPE_CHECKING:
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
+class PromisesAt(HostObject):
+    """The host's Promises, or what a callable of the host's makes."""
+
+    def __init__(self) -> None:
+        super().__init__("MODULE:OBJECT", default="promises")
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Promises:
+        """See :class:`HostObject`."""
+        from axis_security.ops.promises.table import Promises
+
+        found = super().convert(value, param, ctx)
+        made = found() if callable(found) and not isinstance(found, Promises) else found
+        if not isinstance(made, Promises):
+            self.fail(f"{value!s} is a {type(made).__name__}, not a Promises", param, ctx)
+        return made
+
+
 @click.command("verify")
-@click.argument("config", metavar="MODULE:OBJECT")
+@click.argument("promises", type=PromisesAt())
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--save", type=_FILE, help="Write the report as JSON to this file, to be a baseline.")
 @click.option("--junit", type=_FILE, help="Write JUnit XML to this file.")
@@ -30,7 +48,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--baseline", type=_FILE, help="Fail only on what is worse than in this report.")
 @click.option("--timeout", type=click.FloatRange(min=0.1), default=60.0, show_default=True, help="Seconds for one measurement.")
 def command(
-    config: str,
+    promises: Promises,
     *,
     as_json: bool,
     save: Path | None,
@@ -48,7 +66,6 @@ def command(
     from axis_security.ops.verify import read_baseline, to_html, to_json, to_junit, verify
 
     before = None if baseline is None else read_baseline(baseline)
-    promises = _promises(config)
     with _progress(show=not as_json) as progress:
         report = verify(promises, timeout=timedelta(seconds=timeout), progress=progress)
     for path, text in ((save, to_json), (junit, to_junit), (html, to_html)):
@@ -62,23 +79,6 @@ def command(
     else:
         _table(report, worse)
     sys.exit(1 if (worse if worse is not None else not report.ok) else 0)
-
-
-def _promises(where: str) -> Promises:
-    from axis_security.ops.promises.table import Promises
-
-    module, _, name = where.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        found = getattr(import_module(module), name or "promises")
-    except (ImportError, AttributeError, ValueError) as error:
-        raise click.BadParameter(f"cannot load {where}: {error}", param_hint="MODULE:OBJECT") from None
-    if not isinstance(found, Promises) and callable(found):
-        found = found()
-    if not isinstance(found, Promises):
-        raise click.BadParameter(f"{where} is no axis_security.ops.promises.Promises", param_hint="MODULE:OBJECT")
-    return found
 
 
 @contextmanager

@@ -35,7 +35,7 @@ from axis_security.ops.audit_postgres import AUDIT_PART
 from axis_security.ops.backup import Backups, RestoredSite
 from axis_security.ops.backup.errors import BackupDamaged, BackupError, ProgramFailed, WalConflict, WalMissing, WrongBackupKey, WrongCluster
 from axis_security.ops.backup.invariants import audit_chains_hold, keys_open, shredded_stay_shredded
-from axis_security.ops.backup.records import append_record, last_hash, verify_records
+from axis_security.ops.backup.records import append_record, verify_records
 from axis_security.ops.backup.server import connected, plant_canary, server_time, switch_and_wait
 from axis_security.rls import Tenancy
 from axis_security.testing.crypto import FakeKms
@@ -146,8 +146,7 @@ def test_a_drill_brings_back_the_moment_and_nothing_later(site: Site, busy: Writ
     assert report.rto_seconds > 0
     assert list(site.settings.scratch.iterdir()) == []
     records = tmp_path / "drills.jsonl"
-    append_record(records, report.evidence)
-    assert last_hash(records) == report.evidence["sha256"]
+    assert append_record(records, report.evidence) == report.evidence
     assert verify_records(records).ok
     records.write_text(records.read_text().replace('"ok":true', '"ok":false', 1))
     assert not verify_records(records).ok

@@ -9,13 +9,13 @@ from axis_security.core.lazy import front_door
 if TYPE_CHECKING:
     from axis_security.ops.backup.checks import backup_age as backup_age
     from axis_security.ops.backup.drill import DrillReport as DrillReport
-    from axis_security.ops.backup.drill import RestoredSite as RestoredSite
     from axis_security.ops.backup.driver import Backup as Backup
     from axis_security.ops.backup.driver import BackupDriver as BackupDriver
     from axis_security.ops.backup.driver import BackupKind as BackupKind
     from axis_security.ops.backup.driver import Inventory as Inventory
     from axis_security.ops.backup.errors import BackupError as BackupError
     from axis_security.ops.backup.policy import BackupPolicy as BackupPolicy
+    from axis_security.ops.backup.scratch import RestoredSite as RestoredSite
     from axis_security.ops.backup.service import Backups as Backups
     from axis_security.ops.backup.settings import BackupKeys as BackupKeys
     from axis_security.ops.backup.settings import BackupSettings as BackupSettings
@@ -32,7 +32,7 @@ _HOME: Final = {
     "Backups": "axis_security.ops.backup.service",
     "DrillReport": "axis_security.ops.backup.drill",
     "Inventory": "axis_security.ops.backup.driver",
-    "RestoredSite": "axis_security.ops.backup.drill",
+    "RestoredSite": "axis_security.ops.backup.scratch",
     "backup_age": "axis_security.ops.backup.checks",
     "load_settings": "axis_security.ops.backup.settings",
 }

@@ -2,51 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import random
-import re
-import shutil
-import signal
-import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any, Final
 
 from axis_security.core.checks import CheckResult, Finding, Severity
 from axis_security.core.errors import AxisError
 from axis_security.ops.backup.driver import BackupDriver, Progress, silent
-from axis_security.ops.backup.errors import BackupError, NoUsableBackup, WalMissing
+from axis_security.ops.backup.errors import NoUsableBackup
 from axis_security.ops.backup.process import Account
+from axis_security.ops.backup.scratch import RestoredSite, clean_scratch, scratch_directory, scratch_server
 from axis_security.ops.backup.server import Canary, connected, newest_canaries, plant_canary, server_time, switch_and_wait
 from axis_security.ops.backup.settings import BackupSettings
+from axis_security.ops.records import chained
 
-__all__ = ["UNIFORM", "DrillReport", "Invariant", "RestoredSite", "canaries_exact", "clean_scratch", "drill", "scratch_server"]
+__all__ = ["UNIFORM", "DrillReport", "Invariant", "canaries_exact", "drill"]
 
-_PREFIX: Final = "drill-"
-_START_SECONDS: Final = 3_600.0
 UNIFORM: Final = random.SystemRandom().random
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RestoredSite:
-    """The restored server, for invariants. Args: target: the moment it was recovered to."""
-
-    data_dir: Path
-    conninfo: str
-    target: datetime
-
-    def dsn(self, dbname: str) -> str:
-        """A connection string for another database of it."""
-        from psycopg.conninfo import make_conninfo
-
-        return make_conninfo(self.conninfo, dbname=dbname)
 
 
 Invariant = Callable[[RestoredSite], CheckResult]
@@ -88,13 +63,13 @@ def drill(
         invariants: by name; run in order, each on the restored server. One that raises counts as not held.
         target: the moment; a random one between the oldest usable backup and now unless told.
         uniform: gives the random one, in [0, 1).
-        previous: the hash of the record before, to chain records.
+        previous: the hash of the record before, for whoever keeps records elsewhere; ``append_record`` finds its own.
 
     Raises:
         AxisError: there is nothing to restore from, or the restore itself failed. A restored server on which an invariant fails is a report.
     """
     account = Account(settings.run_as)
-    clean_scratch(settings, account)
+    clean_scratch(settings)
     with connected(settings.conninfo) as connection:
         now = server_time(connection)
         inventory = driver.inventory()
@@ -110,7 +85,7 @@ def drill(
     start = next((backup.finished for backup in inventory.backups if backup.finished >= settings.policy.wanted_since(now)), None)
     start = min(start or inventory.backups[-1].finished, now)
     target = target or start + (now - start) * uniform()
-    with _scratch(settings, account) as scratch:
+    with scratch_directory(settings, account) as scratch:
         began = time.monotonic()
         backup = driver.restore(scratch / "data", target=target, progress=progress)
         restored = time.monotonic()
@@ -137,11 +112,15 @@ def drill(
         "database_bytes": backup.database_bytes,
         "ok": ok,
         "checks": [check.as_dict() for check in checks],
-        "previous": previous,
     }
-    record["sha256"] = hashlib.sha256(json.dumps(record, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     return DrillReport(
-        ok=ok, label=backup.label, target=target, rpo_seconds=rpo.total_seconds(), rto_seconds=rto, checks=checks, evidence=record
+        ok=ok,
+        label=backup.label,
+        target=target,
+        rpo_seconds=rpo.total_seconds(),
+        rto_seconds=rto,
+        checks=checks,
+        evidence=chained(record, previous),
     )
 
 
@@ -214,145 +193,3 @@ def _held(name: str, invariant: Invariant, site: RestoredSite) -> CheckResult:
         )
         return CheckResult(name=f"drill.{name}", ok=False, seen=f"raised {code}", findings=(finding,))
     return CheckResult(name=f"drill.{name}", ok=result.ok is True, seen=result.seen, findings=result.findings)
-
-
-@contextmanager
-def scratch_server(settings: BackupSettings, scratch: Path, account: Account, *, target: datetime) -> Iterator[RestoredSite]:
-    """Start the restored data directory *scratch*/``data``, alone and unable to reach out, and wait until it has recovered.
-
-    It listens on a socket in a directory that only its account can enter, archives nothing, starts no subscription, and runs no preloaded library.
-
-    Raises:
-        WalMissing: recovery ended before the target because a segment is not there; it is named.
-        BackupError: it did not recover for another reason.
-    """
-    from psycopg.conninfo import make_conninfo
-
-    data = scratch / "data"
-    hba = scratch / "hba.conf"
-    hba.write_text("local all all trust\n", encoding="utf-8")  # behind a directory of mode 0700
-    account.own(hba)
-    options = {
-        "listen_addresses": "",
-        "port": "5432",
-        "unix_socket_directories": str(scratch),
-        "unix_socket_permissions": "0700",
-        "hba_file": str(hba),
-        "archive_mode": "off",
-        "hot_standby": "off",
-        "max_logical_replication_workers": "0",
-        "shared_preload_libraries": "",
-        "ssl": "off",
-        "log_destination": "stderr",
-        "logging_collector": "off",
-        "log_min_messages": "log",
-        "log_connections": "off",
-        "cluster_name": "axis-security drill",
-    }
-    command = [
-        settings.program("postgres"),
-        "-D",
-        str(data),
-        *(word for name, value in options.items() for word in ("-c", f"{name}={value}")),
-    ]
-    log = scratch / "log"
-    with log.open("wb") as out:
-        process = account.popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
-    conninfo = make_conninfo(host=str(scratch), port=5432, user=settings.user, dbname=settings.database)
-    try:
-        _await(process, conninfo, log)
-        yield RestoredSite(data_dir=data, conninfo=conninfo, target=target)
-    finally:
-        _stop(process)
-
-
-def _await(process: subprocess.Popen[bytes], conninfo: str, log: Path) -> None:
-    import psycopg
-
-    deadline = time.monotonic() + _START_SECONDS
-    while True:
-        try:
-            with psycopg.connect(conninfo, connect_timeout=2, autocommit=True) as connection:
-                row = connection.execute("SELECT pg_catalog.pg_is_in_recovery()").fetchone()
-                if row is not None and row[0] is False:
-                    return
-        except psycopg.Error:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise _why_not(log.read_text(errors="replace")) from None
-        time.sleep(0.02)
-
-
-def _why_not(text: str) -> AxisError:
-    if "recovery ended before configured recovery target was reached" in text:
-        # Each restore_command that finds nothing leaves its name in the log: `wal-get` prints it.
-        asked = re.findall(r"WAL ([0-9A-F]{24}) is not in the archive", text)
-        if asked:
-            return WalMissing(segment=min(asked))
-    fatal = [line for line in text.splitlines() if re.search(r"\b(FATAL|PANIC)\b", line)]
-    return BackupError(
-        what="the restored server did not recover",
-        why=" / ".join(fatal[-3:])[:600] or text[-600:] or "it said nothing",
-        fix="take a new backup now, and find out why",
-    )
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGQUIT)  # at once and without a checkpoint: its data is about to go
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(10)
-
-
-@contextmanager
-def _scratch(settings: BackupSettings, account: Account) -> Iterator[Path]:
-    account.directory(settings.scratch)
-    path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=settings.scratch))
-    account.own(path)
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def clean_scratch(settings: BackupSettings, account: Account) -> list[str]:
-    """Remove what drills left whose process is gone, their servers first; returns the names."""
-    gone = []
-    for path in settings.scratch.glob(f"{_PREFIX}*-*"):
-        owner = path.name.removeprefix(_PREFIX).partition("-")[0]
-        if owner.isdecimal() and _alive(int(owner)):
-            continue
-        pid = path / "data" / "postmaster.pid"
-        if pid.exists():
-            account_of_server = pid.read_text(encoding="utf-8").split("\n", 2)
-            if len(account_of_server) > 1 and account_of_server[1] == str(path / "data") and account_of_server[0].isdecimal():
-                _end(int(account_of_server[0]), path)
-        shutil.rmtree(path, ignore_errors=True)
-        gone.append(path.name)
-    return gone
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _end(pid: int, path: Path) -> None:
-    # The process id may have been given to another since: only a server that runs on this very directory is ended.
-    try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return
-    if str(path / "data").encode() not in command:
-        return
-    os.kill(pid, signal.SIGQUIT)
-    deadline = time.monotonic() + 10
-    while _alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)

@@ -14,7 +14,8 @@ from axis_security.core.checks import CheckResult, Finding, Severity
 from axis_security.core.errors import AxisError
 from axis_security.core.events import NullSink
 from axis_security.core.ids import TenantId
-from axis_security.ops.backup.drill import Invariant, RestoredSite
+from axis_security.ops.backup.drill import Invariant
+from axis_security.ops.backup.scratch import RestoredSite
 
 if TYPE_CHECKING:
     from axis_security.crypto.keyring import KeyRing

@@ -21,12 +21,12 @@ from axis_security.ops.backup.checks import (
     check_loss,
     check_window,
 )
-from axis_security.ops.backup.drill import UNIFORM, DrillReport, Invariant, clean_scratch, drill
+from axis_security.ops.backup.drill import UNIFORM, DrillReport, Invariant, drill
 from axis_security.ops.backup.driver import Backup, BackupDriver, BackupKind, Progress, silent
 from axis_security.ops.backup.errors import BackupError
 from axis_security.ops.backup.native import NativeDriver
 from axis_security.ops.backup.pgbackrest import PgBackRestDriver
-from axis_security.ops.backup.process import Account
+from axis_security.ops.backup.scratch import clean_scratch
 from axis_security.ops.backup.server import connected, facts, newest_canaries, plant_canary, switch_and_wait
 from axis_security.ops.backup.settings import BackupKeys, BackupSettings, load_settings
 
@@ -83,7 +83,7 @@ class Backups:
         return backup
 
     def _run(self, kind: BackupKind | None, progress: Progress) -> Backup:
-        clean_scratch(self.settings, Account(self.settings.run_as))
+        clean_scratch(self.settings)
         self.driver.prepare()
         with connected(self.settings.conninfo) as connection:
             known = facts(connection)

@@ -25,6 +25,7 @@ from axis_security.core.minted import parse_minted
 from axis_security.core.secret import Secret
 from axis_security.ops.evidence.controls import CONTROLS, STATEMENT
 from axis_security.ops.evidence.oscal import to_oscal
+from axis_security.ops.published import published
 from axis_security.ops.verify.forms import to_json
 from axis_security.ops.verify.page import to_html
 from axis_security.ops.verify.report import Report
@@ -122,14 +123,9 @@ def write_bundle(out: Path, report: Report, key: EvidenceKey, *, files: Mapping[
         "files": {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in sorted(contents.items())},
     }
     signed = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
-    part = out.with_name(out.name + ".part")
-    try:
-        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, data in {_MANIFEST: signed, _SIGNATURE: key.sign(signed), **dict(sorted(contents.items()))}.items():
-                archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
-        part.replace(out)  # published whole, or not at all
-    finally:
-        part.unlink(missing_ok=True)
+    with published(out) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in {_MANIFEST: signed, _SIGNATURE: key.sign(signed), **dict(sorted(contents.items()))}.items():
+            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
     return manifest
 
 

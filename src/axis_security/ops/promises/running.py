@@ -50,32 +50,30 @@ def drills(records: Path, *, every: timedelta = timedelta(days=7), clock: Clock 
     """
 
     def look() -> tuple[CheckResult, CheckResult]:
-        import json
-
         from axis_security.ops.backup.records import verify_records
+        from axis_security.ops.records import broken_at, read_records
 
-        chain = verify_records(records)
-        lines = records.read_text(encoding="utf-8").splitlines() if records.exists() else []
-        if not lines:
+        chain, held = verify_records(records), read_records(records)
+        if broken := broken_at(held):
+            held = held[: broken - 1]  # of the rest nothing is known
+        if not held:
             why = f"`{records.name}` holds no record"
             fix = "axis-security backup drill --evidence …, from a timer"
             return chain, answer("backup.drill", "never", [finding("backup.no_drill", "drill", "no restore was ever drilled", why, fix)])
-        newest = json.loads(lines[-1])
+        newest = held[-1]
         age = clock.now() - datetime.fromisoformat(newest["at"])
         found: list[Finding] = []
         if not newest["ok"]:
-            broken = ", ".join(check["name"] for check in newest["checks"] if not check["ok"])
+            ill = ", ".join(check["name"] for check in newest["checks"] if not check["ok"])
             found.append(
-                finding(
-                    "backup.drill_failed", newest["backup"], "the newest drill did not hold", broken, "take a new backup, and drill again"
-                )
+                finding("backup.drill_failed", newest["backup"], "the newest drill did not hold", ill, "take a new backup, and drill again")
             )
         if age > every:
             why = f"the newest is {age.days} days old, every {every.days} days is promised"
             found.append(
                 finding("backup.drill_stale", "drill", "restores are not drilled", why, "axis-security backup drill, from a timer")
             )
-        seen = f"{len(lines)} drills, newest {newest['at'][:16]}: RPO {newest['rpo_seconds']:.0f} s, RTO {newest['rto_seconds']:.0f} s"
+        seen = f"{len(held)} drills, newest {newest['at'][:16]}: RPO {newest['rpo_seconds']:.0f} s, RTO {newest['rto_seconds']:.0f} s"
         return chain, answer("backup.drill", seen, found)
 
     return look

@@ -19,6 +19,7 @@ from os import PathLike
 from typing import Any, Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 
 from axis_security.core.checks import CheckResult, Finding, Severity
@@ -117,35 +118,9 @@ def probe(
     """
     name = server_name or host
     endpoint = f"{host}:{port}"
-    findings: list[Finding] = []
-
-    def find(code: str, severity: Severity, what: str, why: str, fix: str, **evidence: Any) -> None:
-        findings.append(Finding(code=code, severity=severity, object=endpoint, what=what, why=why, fix=fix, evidence=evidence))
-
     try:
         seen = _handshake(host, port, name, _lenient(), start, timeout_seconds)
-    except OSError as error:
-        plain = isinstance(error, ssl.SSLError) and error.reason in {
-            "WRONG_VERSION_NUMBER",
-            "RECORD_LAYER_FAILURE",
-            "PACKET_LENGTH_TOO_LONG",
-        }
-        if plain or isinstance(error, _PlaintextServer | ConnectionResetError):
-            find(
-                "tls.plaintext",
-                Severity.ERROR,
-                "the server does not speak TLS",
-                "it answered the handshake with something else",
-                "give it a certificate and turn TLS on",
-            )
-        else:
-            find(
-                "tls.unreachable",
-                Severity.ERROR,
-                "no TLS handshake was possible",
-                _reason(error),
-                "check the address, the firewall and that the server runs",
-            )
+    except (OSError, ValueError) as error:
         return TlsReport(
             endpoint=endpoint,
             version=None,
@@ -155,91 +130,29 @@ def probe(
             not_after=None,
             days_left=None,
             key=None,
-            findings=tuple(findings),
-        )
-
-    if seen.version != "TLSv1.3":
-        find(
-            "tls.no_tls13",
-            Severity.ERROR,
-            "the server does not speak TLS 1.3",
-            f"it negotiated {seen.version} with a client that offers 1.3",
-            "set its minimum version to TLS 1.3",
+            findings=(_no_handshake(endpoint, error),),
         )
     accepted = tuple(_NAMES[version] for version in _OLD_VERSIONS if _accepts(host, port, name, version, start, timeout_seconds))
-    if accepted:
-        find(
-            "tls.old_version_accepted",
-            Severity.ERROR,
-            "the server still accepts an older protocol",
-            f"a client that speaks only {', '.join(accepted)} completed a handshake",
-            "set the server's minimum version to TLS 1.3 (axis_security.ops.tls.tls13_factory; PostgreSQL: ssl_min_protocol_version)",
-            accepted=list(accepted),
-        )
-    verified = True
+    findings = list(_of_versions(endpoint, seen.version, accepted))
     try:
-        strict = ssl.create_default_context(cafile=cafile)
-        _handshake(host, port, name, strict, start, timeout_seconds)
-    except ssl.SSLCertVerificationError as error:
-        verified = False
-        wrong_name = error.verify_code in {62, 64}  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
-        if wrong_name:
-            find(
-                "tls.wrong_host",
-                Severity.ERROR,
-                "the certificate is for another name",
-                f"it does not cover `{name}`",
-                "issue a certificate whose subjectAltName holds this name",
-            )
-        else:
-            find(
-                "tls.untrusted",
-                Severity.ERROR,
-                "the certificate chain is not trusted",
-                error.verify_message,
-                "serve the full chain of an authority the clients trust",
-            )
+        _handshake(host, port, name, ssl.create_default_context(cafile=cafile), start, timeout_seconds)
+        verified = True
     except OSError as error:
         verified = False
-        find(
-            "tls.check_failed",
-            Severity.ERROR,
-            "the certificate could not be verified",
-            _reason(error),
-            "run the probe again; the answer counts as no until it runs",
+        findings.append(_unverified(endpoint, name, error))
+    not_after, days_left, key = None, None, None
+    try:
+        certificate = x509.load_der_x509_certificate(seen.der)
+        not_after = certificate.not_valid_after_utc
+        days_left = (not_after - clock.now().astimezone(UTC)).days
+        key, weak = _key(certificate)
+        findings += _of_certificate(endpoint, days_left, key, weak=weak)
+    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
+        why, fix = (
+            f"it is malformed, or of a kind that nobody uses ({type(error).__name__})",
+            "issue it again, by an authority that clients trust",
         )
-
-    certificate = x509.load_der_x509_certificate(seen.der)
-    not_after = certificate.not_valid_after_utc
-    days_left = (not_after - clock.now().astimezone(UTC)).days
-    key, weak = _key(certificate)
-    if weak:
-        find(
-            "tls.weak_key",
-            Severity.ERROR,
-            "the certificate's key is too weak",
-            f"{key} is below the floor",
-            f"use ECDSA P-256 or RSA of at least {MIN_RSA_BITS} bits",
-            key=key,
-        )
-    if days_left < 0:
-        find(
-            "tls.expired",
-            Severity.ERROR,
-            "the certificate has expired",
-            f"it ended {-days_left} days ago",
-            "renew it, and find out why renewal did not run",
-            days_left=days_left,
-        )
-    elif days_left < MIN_DAYS_LEFT:
-        find(
-            "tls.expires_soon",
-            Severity.WARNING,
-            "the certificate is about to expire",
-            f"{days_left} days are left",
-            "renew it now",
-            days_left=days_left,
-        )
+        findings.append(_finding(endpoint, "bad_certificate", "the certificate cannot be read", why, fix))
     return TlsReport(
         endpoint=endpoint,
         version=seen.version,
@@ -251,6 +164,52 @@ def probe(
         key=key,
         findings=tuple(findings),
     )
+
+
+def _finding(endpoint: str, code: str, what: str, why: str, fix: str, *, severity: Severity = Severity.ERROR, **evidence: Any) -> Finding:
+    return Finding(code=f"tls.{code}", severity=severity, object=endpoint, what=what, why=why, fix=fix, evidence=evidence)
+
+
+def _no_handshake(endpoint: str, error: Exception) -> Finding:
+    plain = isinstance(error, ssl.SSLError) and error.reason in {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"}
+    if plain or isinstance(error, _PlaintextServer | ConnectionResetError):
+        why, fix = "it answered the handshake with something else", "give it a certificate and turn TLS on"
+        return _finding(endpoint, "plaintext", "the server does not speak TLS", why, fix)
+    fix = "check the address, the firewall and that the server runs"
+    return _finding(endpoint, "unreachable", "no TLS handshake was possible", _reason(error), fix)
+
+
+def _of_versions(endpoint: str, version: str, accepted: tuple[str, ...]) -> Iterator[Finding]:
+    if version != "TLSv1.3":
+        why = f"it negotiated {version} with a client that offers 1.3"
+        yield _finding(endpoint, "no_tls13", "the server does not speak TLS 1.3", why, "set its minimum version to TLS 1.3")
+    if accepted:
+        why = f"a client that speaks only {', '.join(accepted)} completed a handshake"
+        fix = "set the server's minimum version to TLS 1.3 (axis_security.ops.tls.tls13_factory; PostgreSQL: ssl_min_protocol_version)"
+        yield _finding(endpoint, "old_version_accepted", "the server still accepts an older protocol", why, fix, accepted=list(accepted))
+
+
+def _unverified(endpoint: str, name: str, error: OSError) -> Finding:
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        fix = "run the probe again; the answer counts as no until it runs"
+        return _finding(endpoint, "check_failed", "the certificate could not be verified", _reason(error), fix)
+    if error.verify_code in {62, 64}:  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
+        fix = "issue a certificate whose subjectAltName holds this name"
+        return _finding(endpoint, "wrong_host", "the certificate is for another name", f"it does not cover `{name}`", fix)
+    fix = "serve the full chain of an authority the clients trust"
+    return _finding(endpoint, "untrusted", "the certificate chain is not trusted", error.verify_message, fix)
+
+
+def _of_certificate(endpoint: str, days_left: int, key: str, *, weak: bool) -> Iterator[Finding]:
+    if weak:
+        fix = f"use ECDSA P-256 or RSA of at least {MIN_RSA_BITS} bits"
+        yield _finding(endpoint, "weak_key", "the certificate's key is too weak", f"{key} is below the floor", fix, key=key)
+    if days_left < 0:
+        why, fix = f"it ended {-days_left} days ago", "renew it, and find out why renewal did not run"
+        yield _finding(endpoint, "expired", "the certificate has expired", why, fix, days_left=days_left)
+    elif days_left < MIN_DAYS_LEFT:
+        what, why = "the certificate is about to expire", f"{days_left} days are left"
+        yield _finding(endpoint, "expires_soon", what, why, "renew it now", severity=Severity.WARNING, days_left=days_left)
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +278,9 @@ def _key(certificate: x509.Certificate) -> tuple[str, bool]:
             return type(other).__name__, True
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: Exception) -> str:
+    if not isinstance(error, OSError):  # of the socket and ssl modules, for a name that DNS could not hold
+        return "the host or its name is no name"
     if isinstance(error, ssl.SSLError):
         return error.reason or "TLS failure"
     if isinstance(error, TimeoutError):
