@@ -188,6 +188,9 @@ class BreachFilter:
 class RangeClient:
     """Asks a k-anonymity range service: only the first five hex digits of the SHA-1 leave this process.
 
+    It waits for the answer where it is called, which in async code is the event loop: use a :class:`BreachFilter` there, or ask
+    :func:`range_contains` before the flow.
+
     Args:
         fetch: takes the prefix, returns the answer's text (``GET /range/<prefix>`` with ``Add-Padding: true``).
     """
