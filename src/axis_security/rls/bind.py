@@ -29,6 +29,7 @@ __all__ = [
     "TenantBinder",
     "TenantNotBound",
     "WrongTenantKey",
+    "guarded_already",
     "outside",
 ]
 
@@ -193,6 +194,21 @@ def _refuse_other(principal: Principal | None, bound: Bound | None) -> None:
     if isinstance(owner, Principal) and owner.tenant == principal.tenant and owner.user == principal.user and owner.role == principal.role:
         return
     raise PrincipalChanged
+
+
+def guarded_already(noun: str, held: Binder | None, binder: Binder) -> bool:
+    """Whether what the host calls a *noun*, whose guard asks *held*, is guarded by *binder*: then there is nothing to do.
+
+    Raises:
+        ConfigError: it is guarded by another binder.
+    """
+    if held is None:
+        return False
+    if held is not binder:
+        raise ConfigError(
+            what=f"the {noun} is guarded already", why="another tenancy was installed on it", fix=f"install one tenancy per {noun}"
+        )
+    return True
 
 
 def outside(binder: Binder) -> NoReturn:

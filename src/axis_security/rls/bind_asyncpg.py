@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from axis_security.core.errors import ConfigError, MissingExtra
-from axis_security.rls.bind import Binder, Bound, SessionNotClean, outside
+from axis_security.rls.bind import Binder, Bound, SessionNotClean, guarded_already, outside
 from axis_security.rls.posture import Posture
 
 if TYPE_CHECKING:
@@ -172,13 +172,7 @@ def guard(connection: Any, binder: Binder, posture: Posture | None) -> None:
         ConfigError: a transaction is open, the connection is guarded by another binder, or asyncpg lacks the methods to hold on to.
     """
     protocol = _protocol(connection)
-    if is_guarded(connection):
-        if protocol._axis.binder is not binder:
-            raise ConfigError(
-                what="the connection is guarded already",
-                why="another tenancy was installed on it",
-                fix="install one tenancy per connection",
-            )
+    if guarded_already("connection", protocol._axis.binder if is_guarded(connection) else None, binder):
         return
     if protocol is None or protocol.is_in_transaction():
         raise ConfigError(
@@ -207,22 +201,28 @@ def upkeep(connection: object) -> Iterator[None]:
 
 
 def guard_pool(pool: Any, binder: Binder, posture: Posture | None) -> None:
-    """Guard every connection that *pool* (an ``asyncpg.Pool``) hands out.
+    """Guard every connection that *pool* (an ``asyncpg.Pool``) hands out, idempotent; its own ``setup=`` and ``reset=`` need no principal.
 
     Raises:
-        ConfigError: the pool lacks what the guard holds on to.
+        ConfigError: the pool is guarded by another binder, or lacks what the guard holds on to.
     """
-    if not hasattr(pool, "_acquire"):
+    if any(not hasattr(pool, name) for name in ("_acquire", "_setup", "_reset", "_holders")):
         raise ConfigError(
             what="this version of asyncpg cannot be guarded",
-            why="its pool lacks `_acquire`",
+            why="its pool lacks `_acquire`, `_setup`, `_reset` or `_holders`",
             fix="use a version that this release was tested with",
         )
+    if guarded_already("pool", getattr(pool, "_axis_binder", None), binder):
+        return
+    pool._setup, pool._reset = _in_upkeep(pool._setup), _in_upkeep(pool._reset)
+    for holder in pool._holders:
+        holder._setup = pool._setup
     base: Any = type(pool)
 
     class Guarded(base):  # type: ignore[misc]  # a class made at run time: the pool's attributes are slots
         __slots__ = ()
         __module__ = base.__module__
+        _axis_binder = binder
 
         async def _acquire(self, timeout: float | None) -> Any:
             connection = await super()._acquire(timeout)
@@ -235,3 +235,14 @@ def guard_pool(pool: Any, binder: Binder, posture: Posture | None) -> None:
 
     Guarded.__name__ = Guarded.__qualname__ = f"Guarded{base.__name__}"
     pool.__class__ = Guarded
+
+
+def _in_upkeep(work: Any) -> Any:
+    if work is None:
+        return None
+
+    async def awork(connection: Any) -> Any:
+        with upkeep(connection):
+            return await work(connection)
+
+    return awork

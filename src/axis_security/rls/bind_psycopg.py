@@ -26,7 +26,7 @@ from psycopg import generators, pq
 from psycopg.sql import Composable
 
 from axis_security.core.errors import ConfigError
-from axis_security.rls.bind import Binder, Bound, SessionNotClean, outside
+from axis_security.rls.bind import Binder, Bound, SessionNotClean, guarded_already, outside
 from axis_security.rls.posture import Posture
 
 if TYPE_CHECKING:
@@ -190,13 +190,7 @@ def guard(
     Raises:
         ConfigError: a transaction is open, the connection is guarded by another binder, or psycopg lacks the points to hold on to.
     """
-    if is_guarded(connection):
-        if connection._axis.binder is not binder:
-            raise ConfigError(
-                what="the connection is guarded already",
-                why="another tenancy was installed on it",
-                fix="install one tenancy per connection",
-            )
+    if guarded_already("connection", connection._axis.binder if is_guarded(connection) else None, binder):
         return
     if connection.info.transaction_status != _IDLE:
         raise ConfigError(
@@ -254,13 +248,7 @@ def guard_pool(pool: Any, binder: Binder, posture: Posture | None) -> None:
             why="its pools lack `_check` or `_reset`",
             fix="use a version that this release was tested with",
         )
-    if getattr(pool, "_axis_binder", None) is not None:
-        if pool._axis_binder is not binder:
-            raise ConfigError(
-                what="the pool is guarded already",
-                why="another tenancy was installed on it",
-                fix="install one tenancy per pool",
-            )
+    if guarded_already("pool", getattr(pool, "_axis_binder", None), binder):
         return
     pool._axis_binder = binder
     getconn, putconn = pool.getconn, pool.putconn

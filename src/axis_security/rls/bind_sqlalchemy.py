@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import event, exc
 
 from axis_security.core.errors import ConfigError
-from axis_security.rls.bind import Binder
+from axis_security.rls.bind import Binder, guarded_already
 from axis_security.rls.posture import Posture
 
 if TYPE_CHECKING:
@@ -50,14 +50,7 @@ def install_engine(engine: Engine | AsyncEngine, *, binder: Binder, posture: Pos
             fix="use postgresql+psycopg or postgresql+asyncpg",
         )
     dialect = sync.dialect
-    installed = _INSTALLED.get(dialect)  # engines made with `execution_options()` share dialect and pool
-    if installed is not None:
-        if installed is not binder:
-            raise ConfigError(
-                what="the engine is guarded already",
-                why="another tenancy was installed on it",
-                fix="install one tenancy per engine",
-            )
+    if guarded_already("engine", _INSTALLED.get(dialect), binder):  # engines made with `execution_options()` share dialect and pool
         return
     if getattr(sync.pool, "checkedout", lambda: 0)() > 0:
         raise ConfigError(

@@ -6,6 +6,7 @@ connects as another role with its own policy. The application's engine keeps its
 
 from __future__ import annotations
 
+from contextlib import suppress
 from contextvars import ContextVar, Token
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -91,11 +92,14 @@ class SystemScope:
         self._token = _SCOPE.set(self)
 
     def _closed(self, outcome: Outcome) -> None:
-        if self._token is not None:
-            _SCOPE.reset(self._token)
-            self._token = None
         access = self._access
-        access.emit(EventKind.SYSTEM_SCOPE_CLOSED, outcome, self._reason, login=access.login, statements=self.statements)
+        try:
+            access.emit(EventKind.SYSTEM_SCOPE_CLOSED, outcome, self._reason, login=access.login, statements=self.statements)
+        finally:
+            if self._token is not None:
+                with suppress(ValueError):  # left in another context than it was entered in, which never saw the scope
+                    _SCOPE.reset(self._token)
+                self._token = None
 
     def _in_time(self) -> None:
         if self.ends is None or self._access.clock.now() >= self.ends:

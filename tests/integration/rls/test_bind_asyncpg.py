@@ -10,6 +10,7 @@ import asyncpg  # type: ignore[import-untyped]
 import pytest
 
 from axis_security.core.context import acting_as
+from axis_security.core.errors import ConfigError
 from axis_security.core.principal import Principal
 from axis_security.rls.bind import AutocommitRefused, PrincipalChanged, TenantNotBound
 from axis_security.rls.install import install
@@ -68,5 +69,43 @@ def test_pools(notes: Notes) -> None:
                         assert await connection.fetchval(CONTEXT) == person.tenant.text
             with pytest.raises(TenantNotBound):
                 await pool.fetchval(CONTEXT)
+
+    asyncio.run(run())
+
+
+def test_a_pool_s_own_callbacks_need_no_principal(notes: Notes) -> None:
+    """`setup=` runs at every acquire and `reset=` at every release, on a connection that nobody has been given: before it is guarded and ever after."""
+    calls: list[str] = []
+
+    async def setup(connection: Any) -> None:
+        calls.append("setup")
+        await connection.execute("SET statement_timeout = 60000")
+
+    async def reset(connection: Any) -> None:
+        calls.append("reset")
+        await connection.execute("SET statement_timeout = 50000")
+
+    binder = notes.binder
+
+    async def run() -> None:
+        for early in (True, False):
+            calls.clear()
+            pool = asyncpg.create_pool(notes.dsn_for_asyncpg(), min_size=1, max_size=1, setup=setup, reset=reset)
+            if early:
+                install(pool, binder=binder, posture=notes.posture)
+            async with pool:
+                install(pool, binder=binder, posture=notes.posture)  # again, where it was early
+                with pytest.raises(ConfigError, match="another tenancy"):
+                    install(pool, binder=notes.binder, posture=notes.posture)
+                for _ in range(2):
+                    with acting_as(Principal(tenant=notes.new_tenant(), role="member")):
+                        async with pool.acquire() as connection, connection.transaction():
+                            assert await connection.fetchval("SHOW statement_timeout") == "1min"
+                            with acting_as(Principal(tenant=notes.new_tenant(), role="member")), pytest.raises(PrincipalChanged):
+                                await connection.fetchval(CONTEXT)
+                assert calls == ["setup", "reset", "setup", "reset"]
+                async with pool.acquire() as connection:
+                    with pytest.raises(TenantNotBound):
+                        await connection.fetchval(CONTEXT)
 
     asyncio.run(run())

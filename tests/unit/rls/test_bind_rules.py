@@ -7,8 +7,17 @@ from typing import Any
 import pytest
 
 from axis_security import Assurance, Principal, acting_as
+from axis_security.core.errors import ConfigError
 from axis_security.core.ids import KeyType
-from axis_security.rls.bind import AutocommitRefused, PrincipalChanged, TenantBinder, TenantNotBound, WrongTenantKey, outside
+from axis_security.rls.bind import (
+    AutocommitRefused,
+    PrincipalChanged,
+    TenantBinder,
+    TenantNotBound,
+    WrongTenantKey,
+    guarded_already,
+    outside,
+)
 
 BINDER = TenantBinder(seal=lambda principal: f"sealed for {principal.tenant.text}", key_type=KeyType.TEXT)
 
@@ -71,3 +80,12 @@ def test_outside_a_transaction_the_stronger_reason_comes_first() -> None:
         outside(BINDER)
     with acting_as(who()), pytest.raises(AutocommitRefused, match="autocommit"):
         outside(BINDER)
+
+
+def test_what_is_guarded_is_not_guarded_again() -> None:
+    """Installing twice does nothing; installing another tenancy is refused, and says on what."""
+    other = TenantBinder(seal=lambda _: "", key_type=KeyType.TEXT)
+    assert guarded_already("pool", None, BINDER) is False
+    assert guarded_already("pool", BINDER, BINDER) is True
+    with pytest.raises(ConfigError, match="the pool is guarded already"):
+        guarded_already("pool", other, BINDER)
