@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -344,8 +344,8 @@ def _plain_init_subclass(_: type, /, **kwargs: Any) -> None:
 
 def _handlers(cls: type) -> list[str]:
     """The names of handlers that a framework may call on *cls*: the usual ones, and what Django and Flask are told besides."""
-    told = [*(getattr(cls, "http_method_names", None) or ()), *(getattr(cls, "methods", None) or ())]
-    return list(dict.fromkeys((*_HANDLERS, *(str(name).lower() for name in told))))
+    told = [getattr(cls, "http_method_names", ()), getattr(cls, "methods", ())]
+    return list(dict.fromkeys((*_HANDLERS, *(str(name).lower() for names in told if isinstance(names, Collection) for name in names))))
 
 
 def _guarded_class(cls: type, check: _Check) -> type:

@@ -656,6 +656,8 @@ def test_handlers_that_a_mixin_brings_to_a_subclass_are_guarded() -> None:
     with acting_as(who("owner")):
         assert [call() for call in calls] == [*["mixed in"] * 3, "purged", "page", *["mixed in"] * 2, "purged"]
     assert Mixin.post() == Mixin().get() == "mixed in", "the mixin is left alone"
+    other: Any = type("Other", (Page,), {"methods": property(lambda self: self), "patch": lambda self: "patched"})
+    assert _outcome(other().patch) == "denied", "`methods` may be something else altogether"
     closed: Any = type("Closed", (Page,), {"get": None, "methods": ["LINK"], "link": lambda self: "linked"})
     assert closed.get is None, "a handler that is taken away stays away"
     assert _outcome(closed().link) == "denied"
