@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from axis_security.cli.loading import HostObject
 from axis_security.core.clock import SYSTEM_CLOCK
+from axis_security.core.errors import MalformedId
 from axis_security.core.ids import TenantId
 from axis_security.crypto.errors import KmsUnavailable
 from axis_security.crypto.keys import KeyState
@@ -40,12 +41,19 @@ def command() -> None:
 def status(host: KeyUpkeep, tenants: tuple[str, ...], *, rows: bool, as_json: bool) -> None:
     """Print every key of TENANT… (of everybody, without any): its state, age and uses, and whether it is due for rotation.
 
-    Asks the key service too, past what is in memory: exit status 1 if it does not wrap and unwrap.
+    Asks the key service too, past what is in memory: exit status 1 if it does not wrap and unwrap, or if a key belongs to what is no tenant's id.
     """
     found: list[dict[str, Any]] = []
+    strays: list[str] = []
     now = SYSTEM_CLOCK.now()
     for text in tenants or host.ring.tenants():
-        tenant = host.tenant(text)
+        try:
+            tenant = host.tenant(text)
+        except MalformedId:
+            if tenants:
+                raise
+            strays.append(text)
+            continue
         for record in host.ring.status(tenant):
             entry: dict[str, Any] = {
                 "tenant": text, "key": record.key_id, "state": record.state.value, "kek": record.kek,
@@ -67,8 +75,11 @@ def status(host: KeyUpkeep, tenants: tuple[str, ...], *, rows: bool, as_json: bo
         _table(found)
         if kek:
             click.echo(f"{kek} wraps and unwraps")
+    for text in strays:
+        click.echo(f"{text!a} has a row in the key table and is no tenant's id: find out who planted it", err=True)
     if refused:
         click.echo(refused, err=True)
+    if refused or strays:
         sys.exit(1)
 
 

@@ -154,23 +154,18 @@ class KeyCache:
         held = self._tenants.get(tenant)
         return 0 if held is None else held.uses
 
-    def get(self, tenant: str, name: str, *, may_be_empty: bool = False, fresh: bool = False) -> TenantKeys:
-        """The tenant's keys, read and opened if they are not warm.
+    def get(self, tenant: str, *, fresh: bool = False) -> TenantKeys:
+        """The tenant's keys, read and opened if they are not warm; empty for a tenant that never had one.
 
         Args:
-            name: of what is to be sealed or opened, for errors.
-            may_be_empty: a tenant that never had a key is an answer.
             fresh: read them, warm or not.
 
         Raises:
-            KeyMissing: the tenant never had a key.
             KmsUnavailable, LedgerUnavailable, Unavailable: the keys cannot be read or opened now.
         """
         held = None if fresh else self.warm(tenant)
         if held is None:
             held = self._in_turn((tenant, 0), lambda: None if fresh else self.warm(tenant), lambda: self._load(tenant))
-        if not held.records and not held.shredded and not may_be_empty:
-            raise KeyMissing(name=name)
         return held
 
     def root(self, held: TenantKeys, key_id: int, name: str) -> Secret[bytes]:

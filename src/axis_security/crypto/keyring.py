@@ -117,11 +117,11 @@ class KeyRing:
             if opener is not None:
                 return opener(sealed, row)
         key_id = read_header(sealed, name=field).key_id
-        return self._keys.cipher(self._keys.get(tenant.text, field), key_id, field).open(sealed, row)
+        return self._keys.cipher(self._keys.get(tenant.text), key_id, field).open(sealed, row)
 
     def field(self, tenant: TenantId, field: str) -> FieldCipher:
         """The cipher that seals *field* of *tenant* now. Ask anew for each value: keys rotate and are shredded. Raises as :meth:`seal`."""
-        held = self._keys.warm(tenant.text) or self._keys.get(tenant.text, field)
+        held = self._keys.warm(tenant.text) or self._keys.get(tenant.text)
         key_id = held.active or held.id_of(None, field)
         uses = held.uses = held.uses + 1
         if uses % _USES_WRITTEN == 0:
@@ -130,13 +130,13 @@ class KeyRing:
 
     def object(self, name: ObjectName, *, key_id: int | None = None) -> ObjectSeal:
         """What seals (or, with the *key_id* of its header, opens) an object. Raises as :meth:`seal` and :meth:`open`."""
-        held = self._keys.get(name.tenant, name.label)
+        held = self._keys.get(name.tenant)
         number = held.id_of(key_id, name.label)
         return ObjectSeal(self._keys.root(held, number, name.label).reveal(), key_id=number, name=name)
 
     def subkey(self, tenant: TenantId, purpose: str, *, key_id: int | None = None) -> tuple[int, Secret[bytes]]:
         """A 32-byte key of *tenant* for *purpose* (``backup``, ``export``) and the id of the root key it comes from. Raises as :meth:`seal`."""
-        held = self._keys.get(tenant.text, purpose)
+        held = self._keys.get(tenant.text)
         number = held.id_of(key_id, purpose)
         root = self._keys.root(held, number, purpose).reveal()
         return number, Secret(hmac.new(root, b"axis-security/subkey/v1\0" + purpose.encode() + b"\x01", hashlib.sha512).digest()[:32])
@@ -155,14 +155,14 @@ class KeyRing:
             KmsUnavailable, LedgerUnavailable: nothing was created.
             Unavailable: the store does not answer, or others make keys for the tenant all the while.
         """
-        held = self._keys.get(tenant.text, "create", may_be_empty=True)
+        held = self._keys.get(tenant.text)
         return held.active or self._add(tenant, EventKind.KEY_CREATED, held)
 
     def rotate(self, tenant: TenantId) -> int:
         """Make a new key that seals from now on; the old one goes on opening. Returns the new key's id, or that of one that another process made
         meanwhile. Raises as :meth:`create`.
         """
-        return self._add(tenant, EventKind.KEY_ROTATED, self._keys.get(tenant.text, "rotate", may_be_empty=True, fresh=True))
+        return self._add(tenant, EventKind.KEY_ROTATED, self._keys.get(tenant.text, fresh=True))
 
     def due(self, tenant: TenantId) -> bool:
         """Whether the active key has served long or often enough to be rotated. Asks the store, not the key service."""
@@ -255,7 +255,7 @@ class KeyRing:
     # Inside
 
     def _warm(self, tenant: str) -> None:
-        held = self._keys.get(tenant, "warm")
+        held = self._keys.get(tenant)
         held.id_of(None, "warm")
         for key_id in held.living:
             self._keys.root(held, key_id, "warm")
@@ -281,7 +281,7 @@ class KeyRing:
                 more = {"suite": SUITE_AES256_GCM, "kek": self._service.kek} if kind is EventKind.KEY_CREATED else {"previous": before}
                 self._emit(kind, tenant, key_id=key_id, **more)
             # Whoever won, the store knows which key is active now; somebody else's may still be on its way.
-            held = self._keys.get(tenant.text, "added", may_be_empty=True)
+            held = self._keys.get(tenant.text)
             if held.active not in {0, before}:
                 return held.active
         raise _crowded("no new key became active")

@@ -213,10 +213,11 @@ class SealedObjects:
             tenant = principal.tenant
         parts = key.split("/")
         usable = key.isprintable() and "\\" not in key and len(key.encode("utf-8", "replace")) <= _MAX_KEY_BYTES
-        if not usable or any(part in {"", ".", ".."} for part in parts) or len(version) > 128:
+        if not usable or any(part in {"", ".", ".."} for part in parts) or len(version) > 128 or not version.isprintable():
             raise ConfigError(
-                what="unusable object key",
-                why=f"a key is printable, has at most {_MAX_KEY_BYTES} bytes, no backslash, and no empty, `.` or `..` part",
+                what="unusable object key or version",
+                why=f"a key is printable, has at most {_MAX_KEY_BYTES} bytes, no backslash, and no empty, `.` or `..` part; a version is printable, "
+                "of at most 128 characters",
                 fix="make keys yourself, such as invoices/2026/<uuid>.pdf; keep a user's file name in the database",
             )
         # The prefixes keep a tenant or version called ".." a plain name, and each at its own depth.
@@ -250,7 +251,7 @@ class Files:
         """See :class:`ObjectBackend`."""
         try:
             (self._root / path).unlink()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:
             raise StorageUnavailable(name=path, why=error.strerror or "it cannot be removed") from None

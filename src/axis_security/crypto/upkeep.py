@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from axis_security.core.context import acting_as
-from axis_security.core.errors import ConfigError
+from axis_security.core.errors import ConfigError, MalformedId
 from axis_security.core.ids import KeyType, TenantId, parse_id
 from axis_security.core.principal import Principal
 from axis_security.crypto.keyring import KeyRing
@@ -58,8 +58,15 @@ class KeyUpkeep:
         return ACCOUNTS if text == ACCOUNTS.text else TenantId(parse_id(text, self.key_type))
 
     def tenants(self, *, due: bool = False) -> Sequence[TenantId]:
-        """Everybody who has a key that lives; with *due*, whose active key has served long or often enough."""
-        found = [self.tenant(text) for text in self.ring.tenants()]
+        """Everybody who has a key that lives; with *due*, whose active key has served long or often enough.
+
+        What is no id of a tenant is passed over (``axis-security keys status`` names it): nobody can act for it, and a row that injected SQL planted must
+        not stop the rotation of all others.
+        """
+        found = []
+        for text in self.ring.tenants():
+            with suppress(MalformedId):
+                found.append(self.tenant(text))
         return [each for each in found if self.active(each) is not None and (not due or self.ring.due(each))]
 
     def active(self, tenant: TenantId) -> KeyRecord | None:

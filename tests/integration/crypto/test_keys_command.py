@@ -7,6 +7,7 @@ import secrets
 import sys
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +23,7 @@ from axis_security.core.errors import ConfigError
 from axis_security.core.events import NullSink
 from axis_security.core.ids import KeyType, TenantId
 from axis_security.crypto import EncryptedText, KeyRing, KeyShredded, KeyUpkeep, RotationPolicy, harden, sealed, use_keys
+from axis_security.crypto.keys import KeyState
 from axis_security.crypto.ledger import FileShredLedger
 from axis_security.crypto.sealer import ACCOUNTS, RingSealer
 from axis_security.testing.cluster import TestServer
@@ -133,6 +135,20 @@ def test_status_asks_the_key_service_past_what_is_in_memory(desk: Desk) -> None:
     assert done.exit_code == 1
     assert "KMSInvalidStateException" in done.stderr
     assert str(ACME) in done.stdout
+
+
+def test_a_planted_row_stops_no_work_and_is_named(desk: Desk) -> None:
+    """The application's role may add keys for any text: what is no id of a tenant holds nobody's rotation up, and `status` tells of it."""
+    planted = replace(desk.store.load(str(ACME))[0], tenant="no uuid\x1b", state=KeyState.PENDING)
+    assert desk.store.insert(planted)
+    assert desk.store.activate("no uuid\x1b", 1)
+    desk.clock.at += timedelta(days=91)
+    assert desk.told("rotate", "--due") == {str(ACME): 2, str(GLOBEX): 2, "axis:accounts": 2}
+    done = desk.run("status")
+    assert done.exit_code == 1
+    assert "'no uuid\\x1b' has a row in the key table" in done.stderr
+    assert str(GLOBEX) in done.stdout
+    assert desk.run("status", "no uuid").exit_code != 0
 
 
 def test_rewrapping_changes_no_row(desk: Desk) -> None:

@@ -231,6 +231,16 @@ def test_keys_that_lead_elsewhere_are_refused(key: str, ring: KeyRing, tmp_path:
     assert [str(file.relative_to(tmp_path)) for file in (tmp_path / "o").rglob("a")] == ["o/files/t=../v=..%2F..%2F../a"]
 
 
+@pytest.mark.parametrize("version", ["v" * 129, "\ud800", "a\nb"])
+def test_versions_that_have_no_name_are_refused(version: str, ring: KeyRing, tmp_path: Path) -> None:
+    """Half a surrogate pair, a line's end, or more than any storage takes: told as such, before anything is written or encoded."""
+    objects = SealedObjects(ring, Files(tmp_path / "o"), bucket="files")
+    with pytest.raises(ConfigError, match="version"), objects.open_write("a", tenant=ACME, version=version):
+        pass
+    put(objects, "a", b"x", tenant=ACME, version="v" * 128)
+    assert not objects.delete("a/b", tenant=ACME, version="v" * 128), "a folder that is a file holds nothing"
+
+
 def test_a_storage_that_fails_is_named(ring: KeyRing, tmp_path: Path, s3: Any) -> None:
     """No space, no bucket: a typed error without the driver's own text, and nothing published."""
     with pytest.raises(StorageUnavailable, match="NoSuchBucket"):

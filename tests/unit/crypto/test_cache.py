@@ -12,7 +12,7 @@ import pytest
 from axis_security.core.errors import AxisError, Unavailable
 from axis_security.core.ids import TenantId
 from axis_security.core.secret import Secret
-from axis_security.crypto.errors import KeyMissing, KeyShredded, KmsUnavailable
+from axis_security.crypto.errors import KeyMissing, KeyShredded, KmsRefused, KmsUnavailable
 from axis_security.crypto.keys import KeyRecord
 from axis_security.testing.crypto import KekState
 
@@ -98,6 +98,32 @@ def test_who_waited_for_an_old_key_shares_it(bench: Bench) -> None:
     assert bench.kms.unwraps == unwraps + 1
 
 
+def test_a_slow_old_key_holds_nobody_up_who_wants_another(bench: Bench) -> None:
+    """While the service takes its time over key 1, the tenant's keys are read and its new key opened."""
+    value = bench.ring.seal(b"x", tenant=ACME, field=FIELD)
+    bench.ring.rotate(ACME)
+    ring = bench.process()
+    ring.seal(b"y", tenant=ACME, field=FIELD)
+    kept, asked, sealed = bench.kms.unwrap, threading.Event(), threading.Event()
+    late: list[bool] = []
+
+    def unwrap(wrapped: bytes, context: Mapping[str, str]) -> Secret[bytes]:
+        if context["key_id"] == "1":
+            asked.set()
+            late.append(not sealed.wait(10))
+        return kept(wrapped, context)
+
+    bench.kms.unwrap = unwrap  # type: ignore[method-assign]
+    opener = threading.Thread(target=lambda: ring.open(value, tenant=ACME, field=FIELD))
+    opener.start()
+    assert asked.wait(10)
+    ring.forget(ACME)
+    ring.seal(b"y", tenant=ACME, field=FIELD)
+    sealed.set()
+    opener.join()
+    assert late == [False]
+
+
 def test_a_failure_of_the_store_is_shared_as_well(bench: Bench) -> None:
     """A pool that has no connection to give makes everybody wait once."""
     ring, asked = bench.process(), list[str]()
@@ -110,6 +136,22 @@ def test_a_failure_of_the_store_is_shared_as_well(bench: Bench) -> None:
     bench.store.load = load  # type: ignore[method-assign]
     assert len(crowd(8, lambda: ring.seal(b"x", tenant=ACME, field=FIELD))) == 8
     assert asked == ["acme"]
+
+
+def test_a_refusal_is_asked_for_once_and_told_to_whoever_wants_the_tenant(bench: Bench) -> None:
+    """A key service that said no is not asked a second time for the same value, and `create` does not answer that all is well."""
+    ring = bench.process()
+    bench.kms.state = KekState.DISABLED
+    acts: list[Callable[[], Any]] = [
+        lambda: ring.seal(b"x", tenant=ACME, field=FIELD),
+        lambda: ring.create(ACME),
+        lambda: ring.rotate(ACME),
+    ]
+    for act in acts:
+        unwraps = bench.kms.unwraps
+        with pytest.raises(KmsRefused):
+            act()
+        assert bench.kms.unwraps == unwraps + 1
 
 
 def test_what_is_kept_does_not_grow_with_the_tenants_that_came_by(bench: Bench) -> None:
