@@ -17,7 +17,6 @@ from typing import Any, Final
 from axis_security.auth.cookies import TOUCHED_HEADERS, Header
 from axis_security.auth.factors import ReauthProof
 from axis_security.auth.identifiers import identifier_or_decoy, normalise_identifier
-from axis_security.auth.kdf_pool import Busy
 from axis_security.auth.login_states import Method, RefusalCode, Refused
 from axis_security.auth.password_check import PasswordWrong, check_password
 from axis_security.auth.password_rules import PasswordRules, Rejected
@@ -34,7 +33,7 @@ from axis_security.auth.ports import (
     VerifyIdentifier,
 )
 from axis_security.auth.sessions import Session, Sessions, Started
-from axis_security.auth.throttle import Attempt, Scope, Throttle, TooMany
+from axis_security.auth.throttle import Scope, Throttle, TooMany
 from axis_security.auth.tokens import LinkRefused, Purpose, PurposeTokens
 from axis_security.auth.visitor import Visitor
 from axis_security.auth.work import HashPassword, SpendPassword
@@ -161,7 +160,7 @@ class Lifecycle:
         attempt = yield from self._throttle.attempt(scope=Scope.REGISTER, account=asked, network=visitor.network)
         if isinstance(attempt, TooMany):
             return Refused(RefusalCode.THROTTLED, attempt.retry_after)
-        hashed: StoredHash = yield from self._work(HashPassword(password), attempt)
+        hashed: StoredHash = yield from self._throttle.carry_out(attempt, _asked(HashPassword(password)))
         created = name is not None and bool((yield Register(user=user, identifier=asked, hash=hashed)))
         owner: Account | None = yield FindAccount(asked)
         token = yield from self._tokens.issue(Purpose.VERIFY_EMAIL, user if created else self._nobody(), payload=name or "")
@@ -262,11 +261,9 @@ class Lifecycle:
         )
         if isinstance(attempt, TooMany):
             return Refused(RefusalCode.THROTTLED, attempt.retry_after)
-        try:
-            checked = yield from check_password(account=session.user, password=current, max_failures=attempt.max_failures)
-        except Busy:
-            yield from self._throttle.refund(attempt)
-            raise
+        checked = yield from self._throttle.carry_out(
+            attempt, check_password(account=session.user, password=current, max_failures=attempt.max_failures)
+        )
         if isinstance(checked, PasswordWrong):
             self._tell(EventKind.STEP_UP, session.user, Outcome.DENIED, method=Method.PASSWORD.value, code=checked.why)
             return Refused(RefusalCode(checked.why))
@@ -297,19 +294,12 @@ class Lifecycle:
         attempt = yield from self._throttle.attempt(scope=Scope.MAIL, account=f"{purpose.value}:{name}", network=visitor.network)
         if isinstance(attempt, TooMany):
             return Refused(RefusalCode.THROTTLED, attempt.retry_after)
-        yield from self._work(SpendPassword(), attempt)
+        yield from self._throttle.carry_out(attempt, _asked(SpendPassword()))
         account: Account | None = yield FindAccount(name)
         wanted = account is not None and account.active and not (purpose is Purpose.VERIFY_EMAIL and account.verified)
         user = account.user if account is not None and wanted else self._nobody()
         token = yield from self._tokens.issue(purpose, user, payload=name if purpose is Purpose.VERIFY_EMAIL else "")
         return Answered(None if token is None else Letter(kind, name, token, user))
-
-    def _work(self, asked: HashPassword | SpendPassword, attempt: Attempt) -> Generator[Any, Any, Any]:
-        try:
-            return (yield asked)
-        except Busy:
-            yield from self._throttle.refund(attempt)
-            raise
 
     def _nobody(self) -> UserId:
         # Nobody's account: the store is asked the same as for somebody's, and keeps nothing.
@@ -324,6 +314,10 @@ class Lifecycle:
     def _tell(self, kind: EventKind, user: UserId, outcome: Outcome = Outcome.ALLOWED, **detail: str) -> None:
         detail = {"account": user.text, **detail}
         self._events.emit(AuditEvent(kind=kind, at=self._clock.now(), outcome=outcome, user=user, detail=detail))
+
+
+def _asked(request: HashPassword | SpendPassword) -> Generator[Any, Any, Any]:
+    return (yield request)
 
 
 def _text(token: object) -> object:

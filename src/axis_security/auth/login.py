@@ -14,7 +14,6 @@ from typing import Any, Final
 from axis_security.auth.browsers import Browsers
 from axis_security.auth.cookies import TOUCHED_HEADERS, CookieKind, Header
 from axis_security.auth.identifiers import identifier_or_decoy
-from axis_security.auth.kdf_pool import Busy
 from axis_security.auth.login_states import LoginOutcome, Method, NeedsSecondFactor, PendingLogin, RefusalCode, Refused, SignedIn
 from axis_security.auth.password_check import PasswordWrong, check_password
 from axis_security.auth.ports import Account, AccountOf, TokenGrant
@@ -92,18 +91,16 @@ class Login:
 
         Raises:
             Busy: too many logins at once; the attempt was not counted.
-            Unavailable: a store did not answer; nobody was let in.
+            Unavailable: a store did not answer; nobody was let in, and the attempt was not counted either.
         """
         name = identifier_or_decoy(identifier)
         browser = self._browsers.known(self._browsers.read(visitor, now=self._clock.now()), name)
         attempt = yield from self.throttle.attempt(scope=Scope.LOGIN, account=name, network=visitor.network, browser=browser)
         if isinstance(attempt, TooMany):
             return Refused(RefusalCode.THROTTLED, attempt.retry_after)
-        try:
-            checked = yield from check_password(account=name, password=password, max_failures=attempt.max_failures, rehashed=self._rehashed)
-        except Busy:
-            yield from self.throttle.refund(attempt)
-            raise
+        checked = yield from self.throttle.carry_out(
+            attempt, check_password(account=name, password=password, max_failures=attempt.max_failures, rehashed=self._rehashed)
+        )
         if isinstance(checked, PasswordWrong):
             return self._refused(RefusalCode(checked.why), self.throttle.reference(name), Method.PASSWORD, visitor)
         return (
@@ -152,7 +149,7 @@ class Login:
         account: Account | None = yield AccountOf(pending.user)
         if account is None or not account.active or account.epoch != pending.epoch:
             return self._refused(RefusalCode.STALE, pending.user.text, second_factor_method(code), visitor)
-        method = yield from self.check_code(pending.user, code)
+        method = yield from self.throttle.carry_out(attempt, self.check_code(pending.user, code))
         if method is None:
             return self._refused(RefusalCode.CODE, pending.user.text, second_factor_method(code), visitor)
         spent = yield from self.tokens.consume(Purpose.LOGIN_PENDING, token)

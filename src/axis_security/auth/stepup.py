@@ -15,7 +15,6 @@ from typing import Any, Final
 
 from axis_security.auth.cookies import Header
 from axis_security.auth.factors import ProofRefused, ReauthProof
-from axis_security.auth.kdf_pool import Busy
 from axis_security.auth.login import Login, second_factor_method
 from axis_security.auth.login_states import Method, RefusalCode, Refused
 from axis_security.auth.password_check import PasswordWrong, check_password
@@ -101,17 +100,15 @@ class StepUp:
 
         Raises:
             Busy: too many passwords at once; the attempt was not counted.
-            Unavailable: a store did not answer; nothing was confirmed.
+            Unavailable: a store or the key service did not answer; nothing was confirmed, and the attempt was not counted either.
         """
         throttle, handle = self._login.throttle, str(session.handle)
         attempt = yield from throttle.attempt(scope=Scope.STEP_UP, account=session.user.text, network=visitor.network, browser=handle)
         if isinstance(attempt, TooMany):
             return Refused(RefusalCode.THROTTLED, attempt.retry_after)
-        try:
-            checked = yield from check_password(account=session.user, password=password, max_failures=attempt.max_failures)
-        except Busy:
-            yield from throttle.refund(attempt)
-            raise
+        checked = yield from throttle.carry_out(
+            attempt, check_password(account=session.user, password=password, max_failures=attempt.max_failures)
+        )
         if isinstance(checked, PasswordWrong):
             return self._refused(RefusalCode(checked.why), session, Method.PASSWORD)
         if not checked.account.active or checked.account.user != session.user:
@@ -121,7 +118,7 @@ class StepUp:
             if not code:
                 yield from throttle.refund(attempt)
                 return CodeNeeded()
-            second = yield from self._login.check_code(session.user, code)
+            second = yield from throttle.carry_out(attempt, self._login.check_code(session.user, code))
             if second is None:
                 return self._refused(RefusalCode.CODE, session, second_factor_method(code))
             methods.append(second)

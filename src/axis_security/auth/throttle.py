@@ -14,15 +14,17 @@ import math
 from collections.abc import Generator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from axis_security.auth.ports import Budget, RefundThrottle, Reserve, Throttled
 from axis_security.auth.recovery import DigestRing
 from axis_security.core.clock import SYSTEM_CLOCK, Clock
-from axis_security.core.errors import ConfigError
+from axis_security.core.errors import ConfigError, Unavailable
 from axis_security.core.events import AuditEvent, EventKind, EventSink, Outcome
 
 __all__ = ["Attempt", "Rate", "Scope", "Throttle", "ThrottlePolicy", "TooMany"]
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,18 @@ class Throttle:
     def refund(self, attempt: Attempt) -> Generator[Any, Any, None]:
         """Give back what *attempt* took: it succeeded, or could not be made."""
         yield RefundThrottle(attempt.budgets, self._clock.now())
+
+    def carry_out(self, attempt: Attempt, flow: Generator[Any, Any, R]) -> Generator[Any, Any, R]:
+        """Run the *flow* that *attempt* was counted for. Where something did not answer, nothing was learned: the attempt is given back.
+
+        Raises:
+            Unavailable: as *flow* did.
+        """
+        try:
+            return (yield from flow)
+        except Unavailable:
+            yield from self.refund(attempt)
+            raise
 
     def reference(self, name: str) -> str:
         """What the log calls a name that may belong to nobody: a keyed digest. People type passwords into the wrong field (ASVS 16.2.5)."""

@@ -8,16 +8,20 @@ from typing import Any
 import pytest
 
 from axis_security.auth.cookies import CookieKind
-from axis_security.auth.login_states import RefusalCode, Refused, SignedIn
+from axis_security.auth.factors import LoadTotp
+from axis_security.auth.login_states import NeedsSecondFactor, RefusalCode, Refused, SignedIn
 from axis_security.auth.ports import CheckPassword, LoadSettings
 from axis_security.auth.recovery import DigestRing
 from axis_security.auth.signing import SigningKeys
+from axis_security.auth.stepup import SteppedUp
 from axis_security.auth.throttle import Rate, ThrottlePolicy
-from axis_security.core.errors import ConfigError
+from axis_security.core.errors import ConfigError, Unavailable
 from axis_security.core.events import EventKind
 from axis_security.core.ids import UserId
 from axis_security.core.secret import Secret
-from axis_security.testing.auth_world import AuthWorld, TestBrowser
+from axis_security.testing.auth_world import GOOD_PASSWORD, AuthWorld, TestBrowser
+
+FIFTEEN = timedelta(minutes=15)
 
 WRONG = Secret("not the password at all")
 
@@ -184,3 +188,41 @@ def test_caps_that_break_the_rule_are_refused() -> None:
             ThrottlePolicy(**caps)
     with pytest.raises(ConfigError):
         Rate(0, timedelta(minutes=1))
+
+
+@pytest.mark.parametrize("away", [LoadSettings, LoadTotp])
+def test_an_outage_uses_up_nobody_s_attempts(away: type[Any]) -> None:
+    """What did not answer taught nobody anything: after an outage nobody waits at the login, at the second form or at a step-up."""
+    policy = ThrottlePolicy(account=Rate(3, FIFTEEN), browser=Rate(3, FIFTEEN), network=Rate(9, FIFTEEN))
+    world = AuthWorld(throttle_policy=policy)
+    phone = world.phone(world.account())
+    browser, other = world.browser("203.0.113.1"), world.browser("203.0.113.2")
+    browser.login()
+    browser.code(phone.at(world.time))
+    session, kept = browser.session(), world.store
+    other.login()
+    world.later(seconds=30)
+
+    def step_up() -> Any:
+        code = phone.at(world.time)
+        return browser.run(world.auth.step_up.confirm(session, password=GOOD_PASSWORD, visitor=browser.visitor, code=code))
+
+    class Down:
+        """One kind of request finds nobody there."""
+
+        def perform(self, op: Any) -> Any:
+            if isinstance(op, away):
+                raise Unavailable(what="the store did not answer", why="test", fix="none")
+            return kept.perform(op)
+
+    world.store = Down()
+    first, second = world.browser("203.0.113.3"), (lambda: other.code(phone.at(world.time)))
+    for attempt in [first.login, step_up] if away is LoadSettings else [step_up, second]:
+        for _ in range(20):
+            with pytest.raises(Unavailable):
+                attempt()
+    world.store = kept
+    assert isinstance(first.login(), NeedsSecondFactor)
+    assert isinstance(second(), SignedIn)
+    world.later(seconds=30)
+    assert isinstance(step_up(), SteppedUp)
