@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -106,11 +107,11 @@ class Inventory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artefact:
-    """One file of the repository as it is stored, for the proof that it is sealed. Args: open: gives its stored bytes."""
+    """One file of the repository as it is stored, for the proof that it is sealed. Args: open: gives its stored bytes, as they come."""
 
     name: str
     bytes: int
-    open: Callable[[], BinaryIO]
+    open: Callable[[], AbstractContextManager[BinaryIO]]
 
 
 class BackupDriver(Protocol):

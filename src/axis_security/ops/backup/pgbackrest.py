@@ -12,10 +12,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
-from io import BytesIO
+from functools import partial
+from io import BufferedReader, FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
 from axis_security.core.checks import CheckResult, Finding, Severity
 from axis_security.ops.backup.driver import ArchivedWal, Artefact, Backup, BackupKind, Inventory, Progress, silent
@@ -269,15 +271,23 @@ class PgBackRestDriver:
                     name=f"g{generation}/{name}", bytes=int(entry.get("size", 0)), open=self._opener(generation, root / name, name)
                 )
 
-    def _opener(self, generation: int, path: Path, name: str) -> Callable[[], BinaryIO]:
-        def read() -> BinaryIO:
-            if self._settings.options.get("repo1-type", "posix") == "posix":
-                return path.open("rb")
-            command, env = self.command(generation, "repo-get", name, "--raw")
-            with self._account.streaming(command, env=env) as process:
-                return BytesIO(process.stdout.read() if process.stdout is not None else b"")
+    def _opener(self, generation: int, path: Path, name: str) -> Callable[[], AbstractContextManager[BinaryIO]]:
+        if self._settings.options.get("repo1-type", "posix") == "posix":
+            return lambda: path.open("rb")
+        return partial(self._streamed, generation, name)
 
-        return read
+    @contextmanager
+    def _streamed(self, generation: int, name: str) -> Iterator[BinaryIO]:
+        # As they come, and no further than they are read: a stored file may be as large as a table.
+        command, env = self.command(generation, "repo-get", name, "--raw")
+        more = False
+        try:
+            with self._account.streaming(command, env=env) as process, BufferedReader(cast("FileIO", process.stdout)) as file:
+                yield file
+                more = bool(file.read(1))
+        except ProgramFailed:
+            if not more:  # else it failed because we left
+                raise
 
 
 def _watch(stage: str, progress: Progress) -> Callable[[str], None]:
