@@ -58,3 +58,11 @@ def test_the_fuzz_targets_of_make_are_all_there_are() -> None:
     loop = re.search(r"for target in ([a-z_ ]+);", MAKEFILE)
     assert loop is not None
     assert set(loop[1].split()) == set(FUZZED)
+
+
+def test_the_changelog_is_in_order() -> None:
+    """Security comes first in every release, and the bullets of a section are one list."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    for release in text.split("\n## ")[1:]:
+        assert re.findall(r"^### (\w+)", release, re.MULTILINE)[0] == "Security"
+    assert re.findall(r"^(?:- |  ).*\n\n- ", text, re.MULTILINE) == []
