@@ -20,8 +20,10 @@ INTERPRETERS = ("3.11", "3.12", "3.13")
 
 
 def checkout(to: Path) -> Path:
-    """What git knows of this tree, in another folder, as somebody else's clone has it: other paths, other times, no file of ours beside it."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    """What a commit of this tree would hold, in another folder, as somebody else's clone has it: other paths, other times, no file of ours beside it."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\0")
     for name in filter(None, listed):
         if (ROOT / name).is_file():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
