@@ -25,7 +25,7 @@ def command() -> None:
 )
 @click.option("--canonical", multiple=True, help="https:// address the file is served at.")
 @click.option("--policy", multiple=True, help="https:// address of the disclosure policy.")
-@click.option("--days", default=90, show_default=True, help="How far ahead Expires lies.")
+@click.option("--days", default=90, show_default=True, type=click.IntRange(1, 364), help="How far ahead Expires lies.")
 def write(contact: tuple[str, ...], reviewed_on: date, canonical: tuple[str, ...], policy: tuple[str, ...], days: int) -> None:
     """Print the file as it would be served now."""
     day = date(reviewed_on.year, reviewed_on.month, reviewed_on.day)

@@ -12,7 +12,6 @@ import click
 
 from axis_security.auth import kdf
 from axis_security.auth.breach import build_filter, read_ordered
-from axis_security.core.errors import AxisError
 
 _PRESETS = ("RFC9106_LOW_MEMORY", "OWASP_46_MIB", "OWASP_19_MIB", "OWASP_12_MIB")
 
@@ -64,10 +63,7 @@ def breach_filter() -> None:
 @click.option("--fingerprint-bytes", default=4, show_default=True, type=click.IntRange(2, 8), help="Bytes for each entry.")
 def build(source: Path, target: Path, minimum_count: int, fingerprint_bytes: int) -> None:
     """Build TARGET from SOURCE: the public download, as one file ordered by hash or a folder of range files."""
-    try:
-        count = build_filter(_shown(read_ordered(source, minimum_count=minimum_count)), target, fingerprint_bytes=fingerprint_bytes)
-    except AxisError as error:
-        raise click.ClickException(str(error)) from None
+    count = build_filter(_shown(read_ordered(source, minimum_count=minimum_count)), target, fingerprint_bytes=fingerprint_bytes)
     click.echo(f"{count} entries, {target.stat().st_size} bytes, false alarms {count / 2 ** (16 + 8 * fingerprint_bytes):.2g}")
 
 

@@ -19,7 +19,7 @@ import psycopg
 from psycopg import sql
 
 from axis_security.core.context import current_principal
-from axis_security.core.errors import AxisError, Denied
+from axis_security.core.errors import AxisError, ConfigError, Denied
 from axis_security.core.events import AuditEvent, EventKind, Outcome
 from axis_security.core.principal import Principal
 from axis_security.crypto.keyring import KeyRing
@@ -138,10 +138,14 @@ def export_workspace(
         PrincipalRequired: nobody is acting.
         PermissionDenied: the principal does not hold ``users.manage``.
         ExportIncomplete: it may not read some table in full.
+        ConfigError: a format is no known one.
         ExportFailed: the database broke off.
         KeyMissing, KeyShredded, KmsUnavailable, LedgerUnavailable: there is no key to seal with; nothing was written.
     """
     principal = _may_export(policy)
+    unknown = sorted(set(formats) - _FORMATS.keys())
+    if unknown or not formats:
+        raise ConfigError(what="the export has no format", why=f"`{', '.join(unknown)}` is none", fix=f"choose from {', '.join(_FORMATS)}")
     seal = None if ring is None else ring.object(_name(principal, export))
     try:
         with source.connection() as conn:
@@ -161,7 +165,7 @@ def export_workspace(
                     )
                     head = {"export": export, "tenant": principal.tenant.text}
                     with _sealed(out, seal) as sink, zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
-                        return _write(archive, cursor, tables, formats, head, progress)
+                        return _write(archive, cursor, tables, tuple(dict.fromkeys(formats)), head, progress)
             finally:
                 conn.isolation_level = level_before
     except psycopg.Error as error:

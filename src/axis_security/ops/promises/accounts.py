@@ -36,6 +36,8 @@ def argon2id(passwords: Passwords) -> Look:
     """A password hashed now is Argon2id at or above the floor of OWASP and ASVS, under a salt of its own, and verifies; a wrong one does not."""
 
     def look() -> CheckResult:
+        from axis_security.auth.passwords import Verified
+
         password, wrong = Secret(secrets.token_urlsafe(24)), Secret(secrets.token_urlsafe(24))
         stored = [passwords.hash(password) for _ in range(2)]
         found: list[Finding] = []
@@ -57,9 +59,9 @@ def argon2id(passwords: Passwords) -> Look:
             find("salt", "two hashes share a salt, or it is short", "the source of randomness is not one")
         if first[1] == first[2] == "-" and not _recomputed(password, first):
             find("not_argon2id", "a new hash is not Argon2id", "the reference implementation computes another tag from the same parameters")
-        if passwords.verify(password=password, stored=stored[0]).__class__.__name__ != "Verified":
+        if not isinstance(passwords.verify(password=password, stored=stored[0]), Verified):
             find("refused", "the right password does not verify", "the hash that was made does not fit it")
-        if passwords.verify(password=wrong, stored=stored[0]).__class__.__name__ == "Verified":
+        if isinstance(passwords.verify(password=wrong, stored=stored[0]), Verified):
             find("accepted", "a wrong password verifies", "the check accepts anything")
         return answer("passwords.argon2id", f"m={memory} KiB, t={passes}, p={lanes}, a salt of {len(first[6]) * 6 // 8} bytes each", found)
 
@@ -182,6 +184,7 @@ def totp(policy: TotpPolicy, sealer: Sealer) -> Look:
 
         from axis_security.auth.factors import ReauthProof
         from axis_security.auth.totp import Totp, matching_step
+        from axis_security.core.flow import drive
 
         now = datetime.now(UTC)
         user = UserId("axis-verify")
@@ -189,8 +192,6 @@ def totp(policy: TotpPolicy, sealer: Sealer) -> Look:
 
         def store(request: object) -> None:
             stored.append(request.sealed)  # type: ignore[attr-defined]  # BeginEnrolment is all that an enrolment asks
-
-        from axis_security.core.flow import drive
 
         enrolment = drive(
             Totp(policy=policy, sealer=sealer, events=NullSink()).enrol(user=user, account="verify", proof=ReauthProof(user=user, at=now)),
