@@ -13,9 +13,6 @@ from axis_security.rls.model import Name
 
 __all__ = ["LiveForeignKey", "LiveIndex", "LivePolicy", "LiveRole", "LiveTable", "Snapshot", "ask", "read_snapshot"]
 
-ALL: str = ""
-"""How PUBLIC is written among grantees."""
-
 
 @dataclass(frozen=True, slots=True)
 class LivePolicy:
@@ -64,6 +61,7 @@ class LiveTable:
     enabled: bool = False
     forced: bool = False
     acl: set[tuple[str, str]] = field(default_factory=set)
+    """Pairs of grantee, '' for PUBLIC, and privilege."""
     columns: dict[str, tuple[str, bool, str | None]] = field(default_factory=dict)
     policies: dict[str, LivePolicy] = field(default_factory=dict)
     foreign_keys: list[LiveForeignKey] = field(default_factory=list)

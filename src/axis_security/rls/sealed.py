@@ -24,10 +24,7 @@ from axis_security.core.minted import MINTED_BYTES, minted_text, parse_minted
 from axis_security.core.principal import Principal
 from axis_security.core.secret import Secret
 
-__all__ = ["DEFAULT_LASTING", "SETTING", "SealKey", "SealKeyring", "Sealer", "seal"]
-
-SETTING: Final = "axis.context"
-"""The setting that carries the sealed text, always transaction-local."""
+__all__ = ["DEFAULT_LASTING", "SealKey", "SealKeyring", "Sealer", "seal"]
 
 DEFAULT_LASTING: Final = timedelta(minutes=2)
 """How long after sealing a transaction may begin with the text: the way to the server plus the difference of two clocks."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 from axis_security.core.checks import Finding, Severity
 from axis_security.core.errors import ConfigError
 from axis_security.core.flow import Flow
-from axis_security.rls.audit import rules_context, rules_doors, rules_keys, rules_policies, rules_roles, rules_tables
+from axis_security.rls.audit import rules_context, rules_doors, rules_effects, rules_keys, rules_policies, rules_roles, rules_tables
 from axis_security.rls.audit.facts import Facts
 from axis_security.rls.audit.ground import Ground, Scope, infer_scope
 from axis_security.rls.audit.read import read_facts
@@ -19,7 +19,7 @@ from axis_security.rls.plan import Declaration, Plan, plan_flow, run
 
 __all__ = ["DRIFT", "audit_flow", "audit_schema", "declared_audit_flow", "judge"]
 
-MODULES: Final = (rules_tables, rules_policies, rules_context, rules_doors, rules_keys, rules_roles)
+MODULES: Final = (rules_tables, rules_policies, rules_effects, rules_context, rules_doors, rules_keys, rules_roles)
 """Importing them registers their rules."""
 
 DRIFT: Final = "rls.differs_from_declaration"

@@ -107,14 +107,14 @@ class Relation:
         """Schema and name, for people."""
         return f"{self.schema}.{self.name}"
 
+    def label_of(self, policy: Policy) -> str:
+        """One of its policies, for people."""
+        return f"{self.label}: policy {policy.name}"
+
     @property
     def sql(self) -> str:
         """The quoted name."""
         return quote(self.schema, self.name)
-
-    def column_at(self, number: int) -> str:
-        """The name of column *number*; empty for an expression."""
-        return next((column.name for column in self.columns.values() if column.number == number), "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
@@ -48,7 +48,6 @@ class Ground:
 
     facts: Facts
     scope: Scope
-    _policies: dict[int, list[Policy]] = field(default_factory=dict, repr=False)
 
     # Roles
 
@@ -180,6 +179,11 @@ class Ground:
     def reaches_app(self, policy: Policy) -> bool:
         """Whether it holds for the application as it logs in."""
         return not policy.roles.isdisjoint(self.app_inherits)
+
+    def named_policies(self, relation: Relation) -> list[Policy]:
+        """Policies that hold for the application by its own name or for everybody; those of groups have a rule of their own."""
+        own = {role.oid for role in self.app} | {PUBLIC}
+        return [policy for policy in relation.policies if not policy.roles.isdisjoint(own)]
 
     def floor(self, relation: Relation, command: str) -> list[Policy]:
         """Restrictive policies that compare the tenant and hold for the application in *command*."""

@@ -50,10 +50,6 @@ def _policies(ground: Ground) -> Iterator[tuple[Relation, Policy]]:
                 yield table, policy
 
 
-def _on(table: Relation, policy: Policy) -> str:
-    return f"{table.label}: policy {policy.name}"
-
-
 def _getters(ground: Ground) -> Iterator[Function]:
     """Functions that policies call, and the ones those call by name."""
     seen: dict[int, Function] = {}
@@ -70,7 +66,7 @@ def _getters(ground: Ground) -> Iterator[Function]:
 def _sources(ground: Ground) -> Iterator[tuple[str, str]]:
     """Every text that decides who is asking: the policies', and their getters' bodies."""
     for table, policy in _policies(ground):
-        yield _on(table, policy), policy.text
+        yield table.label_of(policy), policy.text
     for function in _getters(ground):
         yield function.label, function.source
 
@@ -160,7 +156,7 @@ def bypass_setting(ground: Ground) -> Iterator[Hit]:
         bare = [side for side in lifting if not mentions(side, ground.scope.key or "")]
         if bare and policy.permissive and not opens_unbound(policy.text):
             yield Hit(
-                object=_on(table, policy),
+                object=table.label_of(policy),
                 fix="-- drop this branch; cross-tenant work takes another login with a policy of its own: CREATE POLICY … TO tenant_system USING (true)",
                 evidence={"settings": sorted({name for side in bare for name in settings_read(side)}), "using": policy.using},
             )
@@ -199,7 +195,7 @@ def tenant_from_role_name(ground: Ground) -> Iterator[Hit]:
     for table, policy in _policies(ground):
         if key is not None and mentions(policy.text, key) and roles.search(without_literals(policy.text)):
             yield Hit(
-                object=_on(table, policy),
+                object=table.label_of(policy),
                 fix="-- bind the tenant's id as a value, for one fixed role of the application",
                 evidence={"using": policy.using, "check": policy.check},
             )
@@ -244,7 +240,7 @@ def getter_per_row(ground: Ground) -> Iterator[Hit]:
         ]
         if calls:
             yield Hit(
-                object=_on(table, policy),
+                object=table.label_of(policy),
                 fix=f"-- {quote(ground.scope.key or 'tenant_id')} = (SELECT {calls[0]}(…))",
                 evidence={"calls": sorted(set(calls))},
             )
