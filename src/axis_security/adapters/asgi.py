@@ -265,6 +265,8 @@ class _Socket:
         elif message["type"] == "websocket.send" and (self._gate.leave(self._visit, status=200) is not None or not await self._still()):
             await self.close()
             raise PrincipalRequired  # ends the app's loop; the client has its answer
+        elif message["type"] == "websocket.close" and self.closed:
+            return  # said already
         await self._send(message)
 
     async def close(self) -> None:
@@ -273,6 +275,8 @@ class _Socket:
             await self._send({"type": "websocket.close", "code": POLICY_VIOLATION})
 
     async def _still(self) -> bool:
+        if self.closed:
+            return False  # for good: an app that reads on, or in another task, gets no more either
         if time.monotonic() - self._looked < self._seconds:
             return True
         self._looked = time.monotonic()

@@ -207,8 +207,11 @@ def wsgi_facts(environ: WSGIEnvironment) -> RequestFacts:
 
 
 def environ_headers(environ: Mapping[str, Any]) -> dict[str, str]:
-    """The headers that the gate reads, out of CGI's names. A server that lets ``X_Forwarded_For`` pass as ``X-Forwarded-For`` is to be mended."""
-    return {name: environ[key] for key, name in _NAMES.items() if environ.get(key)}
+    """The headers that the gate reads, out of CGI's names; one that is sent empty is sent.
+
+    A server that lets ``X_Forwarded_For`` pass as ``X-Forwarded-For`` is to be mended.
+    """
+    return {name: environ[key] for key, name in _NAMES.items() if key in environ}
 
 
 def perform_sync(gate: Gate, read: Callable[[int], bytes]) -> Callable[[Any], Any]:

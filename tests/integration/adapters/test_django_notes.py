@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope="module")
 def origin() -> Iterator[str]:
-    """The address of a running example; Ctrl-C ends it."""
+    """The address of a running example. SIGTERM ends it: a test run in the background inherits that Ctrl-C is ignored."""
     port = free_port()
     command = [sys.executable, "-u", "-m", "examples.django_notes", "--port", str(port)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ}) as server:
@@ -42,7 +41,7 @@ def origin() -> Iterator[str]:
                 client.get(f"{origin}/sign-in")
             yield origin
         finally:
-            server.send_signal(signal.SIGINT)
+            server.terminate()
             server.stdout.read()
             server.wait(timeout=60)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import date
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from axis_security import Secret, public, requires
+from axis_security.adapters import asgi
 from axis_security.adapters import fastapi as axis_fastapi
 from axis_security.adapters import starlette as axis_starlette
 from axis_security.adapters.asgi import GateMiddleware
@@ -22,7 +25,7 @@ from axis_security.adapters.audit import audit
 from axis_security.adapters.fastapi import CurrentPrincipal, CurrentSession, CurrentVisit, opens
 from axis_security.core.checks import CheckResult
 from axis_security.core.context import current_principal, maybe_principal
-from axis_security.core.errors import CheckFailed, ConfigError
+from axis_security.core.errors import CheckFailed, ConfigError, PrincipalRequired
 from axis_security.core.events import EventKind
 from axis_security.ops.disclosure import SecurityTxt
 from axis_security.ops.health import HealthCheck, HealthMonitor
@@ -133,6 +136,41 @@ def test_a_websocket_ends_with_the_right_to_it(monkeypatch: pytest.MonkeyPatch) 
     assert kinds(after).count("send") <= 1
     assert kinds(after)[-1] == "close"
     assert after[-1]["code"] == 1008
+
+
+def test_a_websocket_that_was_ended_stays_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An app that reads on after the end, as a second task of it would, hears nothing more of the client, and sends it nothing more."""
+    world = GateWorld()
+    ann = world.person("ann", tenant="t1", role="viewer")
+    sent: list[Any] = []
+    heard: list[str] = []
+    now = [0.0]
+
+    @requires(world.caps.contacts.read)
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        heard.append((await receive())["type"])
+        now[0] += 61
+        monkeypatch.setattr(world.members, "resolve", lambda tenant, user: None)
+        for _ in range(3):
+            heard.append((await receive())["type"])
+            with pytest.raises(PrincipalRequired):
+                await send({"type": "websocket.send", "text": "secret"})
+        await send({"type": "websocket.close", "code": 1000})
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.receive", "text": "do it"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(name.encode(), value.encode()) for name, value in (*ann.headers().items(), ("origin", ORIGIN))]
+    scope = {"type": "websocket", "path": "/", "scheme": "wss", "headers": headers, "client": ("192.0.2.1", 1)}
+    monkeypatch.setattr(asgi, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    asyncio.run(GateMiddleware(app, gate=world.gate())(scope, receive, send))
+    assert heard == ["websocket.receive", *["websocket.disconnect"] * 3]
+    assert kinds(sent) == ["accept", "close"]
 
 
 def guarded_stream(world: GateWorld) -> Any:

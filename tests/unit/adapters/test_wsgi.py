@@ -92,6 +92,14 @@ def test_cross_site_requests_are_refused(world: World, ann: Person) -> None:
     assert call(gated, method="POST", headers=headers, body=b"text=x").status == 403
 
 
+@pytest.mark.parametrize("header", ["origin", "sec-fetch-site"])
+def test_a_header_that_is_sent_empty_is_sent(world: World, header: str) -> None:
+    """An empty origin is no origin of ours, as through every other adapter; it is not the same as a client that sends none."""
+    login = world.wsgi(public("how one gets in")(plain()))
+    assert call(login, method="POST").status == 200
+    assert call(login, method="POST", headers={header: ""}).code == "gate.csrf"
+
+
 @pytest.mark.parametrize("length", ["\xb2", "9" * 5000, "-1", "1_0", "", "x"])
 def test_an_odd_length_is_a_form_without_a_token(world: World, ann: Person, length: str) -> None:
     """A length that is no number, or longer than any number, is refused as a form without its token; the server is not made to fail."""
