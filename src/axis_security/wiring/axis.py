@@ -289,7 +289,8 @@ def _beyond_the_url(engine: Engine) -> dict[str, Any]:
     Raises:
         ConfigError: it sets up TLS for another driver than psycopg.
     """
-    told = inspect.getclosurevars(engine.pool._creator).nonlocals.get("cparams", {})  # noqa: SLF001  # see above
+    creator: Any = engine.pool._creator  # noqa: SLF001  # see above
+    told = inspect.getclosurevars(creator).nonlocals["cparams"] if getattr(creator, "__module__", "") == "sqlalchemy.engine.create" else {}
     plain = engine.dialect.create_connect_args(engine.url)[1]
     more = {name: value for name, value in told.items() if name not in plain or plain[name] != value}
     if engine.dialect.driver in ("psycopg", "psycopg_async"):

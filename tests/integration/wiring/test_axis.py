@@ -8,6 +8,7 @@ import secrets
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any
 
 import httpx
@@ -311,7 +312,9 @@ def test_the_pools_beside_the_engine_connect_as_it_does(app: App) -> None:
     with pytest.raises(ConfigError, match="cannot be carried over"):
         app.axis(create_async_engine(url, connect_args={"ssl": "verify-full"}))
     asyncio.run(app.axis(create_async_engine(url, connect_args={"statement_cache_size": 0})).aclose())
-    app.axis(sa.create_engine(app.url(), creator=lambda: None)).close()
+    creators: list[Any] = [lambda: None, partial(dict)]
+    for creator in creators:
+        app.axis(sa.create_engine(app.url(), creator=creator)).close()
 
 
 def test_keys_that_do_not_fit_are_refused(app: App) -> None:
