@@ -31,8 +31,8 @@ class Executes(Protocol):
         ...
 
 
-def _failed(name: str, code: str, what: str, why: str, fix: str, *, seen: str, severity: Severity = Severity.ERROR) -> CheckResult:
-    finding = Finding(code=code, severity=severity, object=name, what=what, why=why, fix=fix)
+def _failed(name: str, code: str, what: str, why: str, fix: str, *, seen: str) -> CheckResult:
+    finding = Finding(code=code, severity=Severity.ERROR, object=name, what=what, why=why, fix=fix)
     return CheckResult(name=name, ok=False, seen=seen, findings=(finding,))
 
 

@@ -61,7 +61,6 @@ class ServerFacts:
 
     system_id: int
     segment_bytes: int
-    version: int
     database_bytes: int
     archive_mode: str
     archiver: ArchiverState
@@ -98,7 +97,7 @@ def facts(connection: psycopg.Connection[Any]) -> ServerFacts:
     """Ask the server who it is."""
     row = connection.execute(
         "SELECT (SELECT system_identifier FROM pg_control_system()), (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size'),"
-        " current_setting('server_version_num')::int, (SELECT sum(pg_database_size(oid))::bigint FROM pg_database),"
+        " (SELECT sum(pg_database_size(oid))::bigint FROM pg_database),"
         " current_setting('archive_mode'), a.last_archived_time, a.last_failed_time, a.last_failed_wal FROM pg_stat_archiver a"
     ).fetchone()
     if row is None:
@@ -106,10 +105,9 @@ def facts(connection: psycopg.Connection[Any]) -> ServerFacts:
     return ServerFacts(
         system_id=int(row[0]) & 0xFFFF_FFFF_FFFF_FFFF,
         segment_bytes=row[1],
-        version=row[2],
-        database_bytes=row[3],
-        archive_mode=row[4],
-        archiver=ArchiverState(archived_at=row[5], failed_at=row[6], failed_wal=row[7]),
+        database_bytes=row[2],
+        archive_mode=row[3],
+        archiver=ArchiverState(archived_at=row[4], failed_at=row[5], failed_wal=row[6]),
     )
 
 

@@ -10,9 +10,9 @@ from typing import Final
 
 from axis_security.core.errors import ConfigError
 
-__all__ = ["ARCHIVED_NAME", "SegmentHeader", "check_archived_name", "first_missing", "is_segment", "lsn_segment", "segment_position"]
+__all__ = ["SegmentHeader", "check_archived_name", "first_missing", "is_segment", "lsn_segment", "segment_position"]
 
-ARCHIVED_NAME: Final = re.compile(r"[0-9A-F]{24}(?:\.partial|\.[0-9A-F]{8}\.backup)?|[0-9A-F]{8}\.history", re.ASCII)
+_ARCHIVED: Final = re.compile(r"[0-9A-F]{24}(?:\.partial|\.[0-9A-F]{8}\.backup)?|[0-9A-F]{8}\.history", re.ASCII)
 """Every name that PostgreSQL hands to ``archive_command``."""
 
 _SEGMENT: Final = re.compile(r"[0-9A-F]{24}", re.ASCII)
@@ -28,17 +28,16 @@ class SegmentHeader:
 
     system_id: int
     size: int
-    timeline: int
 
     @classmethod
     def read(cls, data: bytes) -> SegmentHeader | None:
         """Read the first 40 bytes; ``None`` where they are no long page header."""
         if len(data) < _LONG_HEADER.size:
             return None
-        _, info, timeline, _, _, system_id, size, _ = _LONG_HEADER.unpack_from(data)
+        _, info, _, _, _, system_id, size, _ = _LONG_HEADER.unpack_from(data)
         if not info & _LONG_FLAG or not _MIN <= size <= _MAX or size & (size - 1):
             return None
-        return cls(system_id=system_id, size=size, timeline=timeline)
+        return cls(system_id=system_id, size=size)
 
 
 def check_archived_name(name: str) -> str:
@@ -47,7 +46,7 @@ def check_archived_name(name: str) -> str:
     Raises:
         ConfigError: it does not; most of all, it is not a path.
     """
-    if ARCHIVED_NAME.fullmatch(name) is None:
+    if _ARCHIVED.fullmatch(name) is None:
         raise ConfigError(
             what="not a WAL file name",
             why="PostgreSQL archives no file of that name",
