@@ -130,11 +130,11 @@ def _functions(roles: DatabaseRoles, key_type: KeyType) -> list[str]:
     return [statement for signature, sql in made.items() for statement in function_statements(roles, signature, sql)]
 
 
-def function_statements(roles: DatabaseRoles, signature: str, create: str) -> list[str]:
-    """Make the function *signature* of schema axis by *create*: the guard owns it, and only the three logins may call it."""
+def function_statements(roles: DatabaseRoles, signature: str, create: str, *, to: str | None = None) -> list[str]:
+    """Make the function *signature* of schema axis by *create*: the guard owns it, and only the role *to*, or the three logins, may call it."""
     return [
         create,
         f"ALTER FUNCTION axis.{signature} OWNER TO {roles.guard}",
         f"REVOKE ALL ON FUNCTION axis.{signature} FROM PUBLIC",
-        f"GRANT EXECUTE ON FUNCTION axis.{signature} TO {roles.app}, {roles.system}, {roles.owner}",
+        f"GRANT EXECUTE ON FUNCTION axis.{signature} TO {to or f'{roles.app}, {roles.system}, {roles.owner}'}",
     ]

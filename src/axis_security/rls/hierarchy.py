@@ -10,6 +10,7 @@ from typing import Final
 
 from axis_security.core.ids import KeyType
 from axis_security.core.schema import DatabaseRoles, SchemaPart
+from axis_security.rls.context import function_statements
 
 __all__ = ["hierarchy_part"]
 
@@ -46,22 +47,14 @@ def hierarchy_part(key_type: KeyType) -> SchemaPart:
     key = key_type.value
 
     def create(roles: DatabaseRoles) -> Sequence[str]:
-        granted = {"tenants_below()": f"{roles.app}, {roles.system}, {roles.owner}", f"set_parent({key}, {key})": roles.system}
-        statements = [
+        return [
             f"CREATE TABLE IF NOT EXISTS axis.tenant_parent (tenant {key} PRIMARY KEY, parent {key} NOT NULL CHECK (parent <> tenant))",
             "CREATE INDEX IF NOT EXISTS tenant_parent_parent_idx ON axis.tenant_parent (parent)",
             f"ALTER TABLE axis.tenant_parent OWNER TO {roles.guard}",
             f"REVOKE ALL ON axis.tenant_parent FROM PUBLIC, {roles.app}, {roles.system}, {roles.owner}",
-            _BELOW.format(key=key),
-            _SET_PARENT.format(key=key),
+            *function_statements(roles, "tenants_below()", _BELOW.format(key=key)),
+            *function_statements(roles, f"set_parent({key}, {key})", _SET_PARENT.format(key=key), to=roles.system),
         ]
-        for signature, to in granted.items():
-            statements += [
-                f"ALTER FUNCTION axis.{signature} OWNER TO {roles.guard}",
-                f"REVOKE ALL ON FUNCTION axis.{signature} FROM PUBLIC",
-                f"GRANT EXECUTE ON FUNCTION axis.{signature} TO {to}",
-            ]
-        return statements
 
     def drop(_: DatabaseRoles) -> Sequence[str]:
         return [f"DROP FUNCTION IF EXISTS axis.tenants_below(), axis.set_parent({key}, {key})", "DROP TABLE IF EXISTS axis.tenant_parent"]

@@ -11,7 +11,7 @@ from typing import Final
 from axis_security.core.schema import SCHEMA
 from axis_security.rls.audit.expression import asks_not_null, compares, is_true
 from axis_security.rls.audit.facts import PUBLIC, Facts, Function, Policy, Relation, Role
-from axis_security.rls.model import Model, Name, Open, Protected
+from axis_security.rls.model import Model, Name, Open, Protected, quote
 
 __all__ = ["TENANT_COLUMNS", "Ground", "Scope", "infer_scope"]
 
@@ -106,7 +106,7 @@ class Ground:
 
     def app_names(self) -> str:
         """The application's roles, as SQL names them."""
-        return ", ".join(f'"{role.name}"' for role in self.app) or "…"
+        return ", ".join(quote(role.name) for role in self.app) or "…"
 
     def app_holds(self, grants: Iterable[tuple[int, str]], *privileges: str) -> list[tuple[int, str]]:
         """The grants of *privileges* that the application holds."""
