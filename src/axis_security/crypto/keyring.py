@@ -237,7 +237,7 @@ class KeyRing:
         return self._service.kek
 
     def forget(self, tenant: TenantId) -> None:
-        """Drop the tenant's keys from memory; a listener calls it when another process rotated or shredded."""
+        """Drop the tenant's keys from memory; a listener calls it when another process changed them."""
         self._keys.drop(tenant.text)
 
     def status(self, tenant: TenantId) -> Sequence[KeyRecord]:

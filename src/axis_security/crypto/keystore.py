@@ -238,7 +238,7 @@ def listen(
     stop_after: float | None = None,
     on_drop: Callable[[str], None] | None = None,
 ) -> None:
-    """Drop a tenant's keys from *ring* whenever another process rotated or shredded them. Blocks; run it in a thread with a connection of its own.
+    """Drop a tenant's keys from *ring* whenever another process rotated, rewrapped or shredded them. Blocks; run it in a thread with a connection of its own.
 
     A lost connection ends it with psycopg's error: start it again, and until then the ring's ttl is the bound.
 

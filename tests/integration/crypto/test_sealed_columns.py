@@ -462,6 +462,27 @@ def test_a_rotation_and_a_shredding_at_once_leave_no_key(world: World) -> None:
             world.process(world.roles.app).open(value, tenant=tenant, field="f")
 
 
+def test_an_activation_waits_for_a_shredding_that_has_not_committed(world: World) -> None:
+    """It looks at the keys as they are after it: what it saw before, an active key to take over from, is gone."""
+    answers: list[tuple[bool, ...] | None] = []
+    with (
+        psycopg.connect(world.server.dsn(world.name, user=world.roles.app), autocommit=True) as app,
+        psycopg.connect(world.server.dsn(world.name, user=world.roles.system)) as system,
+    ):
+        app.execute("SELECT axis.keys_insert('acme', 2, 'x', 'x', sha256('x'), now(), 1)")
+        system.execute("SELECT axis.keys_shred('acme', '{1}')")
+        activation = threading.Thread(target=lambda: answers.append(app.execute("SELECT axis.keys_activate('acme', 2)").fetchone()))
+        activation.start()
+        waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = :pid")
+        with world.admin.connect() as connection:
+            while not connection.execute(waiting, {"pid": app.info.backend_pid}).scalar_one():
+                activation.join(0.05)
+        system.commit()
+        activation.join()
+    assert answers == [(False,)]
+    assert {record.state for record in world.ring.status(TenantId("acme"))} == {KeyState.SHREDDED, KeyState.PENDING}
+
+
 def test_a_rewrap_is_told_to_the_other_processes(world: World) -> None:
     """They hold the bytes that the key before wrapped, and would go on asking for it until their ttl."""
     with psycopg.connect(world.server.dsn(world.name, user=world.roles.app), autocommit=True) as listener:
