@@ -8,7 +8,7 @@ A failure of the performer is thrown into the flow, which may translate it, and 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, LiteralString, TypeVar
 
 __all__ = ["Flow", "Rows", "Statement", "adrive", "drive"]
@@ -20,10 +20,10 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One SQL statement with ``%s`` parameters. The text is a ``LiteralString``: user text cannot become SQL."""
+    """One SQL statement with ``%s`` parameters. The text is a ``LiteralString``: user text cannot become SQL. Parameters are not printed."""
 
     sql: LiteralString
-    params: tuple[Any, ...] = ()
+    params: tuple[Any, ...] = field(default=(), repr=False)
 
 
 Rows = Sequence[tuple[Any, ...]]

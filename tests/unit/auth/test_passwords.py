@@ -14,6 +14,7 @@ from axis_security.auth.kdf import OWASP_19_MIB, OWASP_46_MIB, RFC9106_LOW_MEMOR
 from axis_security.auth.passwords import Derived, PasswordRefused, Passwords, Refusal, UnusablePassword, Verified
 from axis_security.auth.peppers import PepperRing
 from axis_security.auth.ports import CheckPassword
+from axis_security.auth.vault import vault_call
 from axis_security.core.errors import ConfigError
 from axis_security.core.secret import Secret
 from axis_security.testing.kdf import CountingKdf
@@ -213,7 +214,7 @@ def test_nothing_secret_in_any_repr() -> None:
     stored = passwords.hash(RIGHT)
     kept = passwords.split(stored)
     asked = CheckPassword(account="ann", settings=None, digest=kept.digest)
-    shown = repr((stored, RIGHT, passwords.verify(password=RIGHT, stored=stored), ring(), kept, asked))
+    shown = repr((stored, RIGHT, passwords.verify(password=RIGHT, stored=stored), ring(), kept, asked, vault_call(asked)))
     assert repr(kept.digest) not in shown
     assert "axis1$" not in shown
     assert "correct horse" not in shown
