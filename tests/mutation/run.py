@@ -32,13 +32,8 @@ SURVIVORS: Final = Path(__file__).parent / "survivors"
 """What no test notices, a file a module, each with the reason: ``equivalent`` for a change that cannot be seen; the others count against the score."""
 
 MODULES: Final[dict[str, tuple[str, ...]]] = {
-    "rls.compile": (
-        "tests/unit/rls",
-        "tests/property/test_rls_compile.py",
-        "tests/integration/rls/test_plan.py",
-        "tests/integration/rls/test_shapes.py",
-    ),
-    "rls.rights": ("tests/unit/rls", "tests/property/test_rls_compile.py", "tests/integration/rls/test_plan.py"),
+    "rls.compile": ("tests/unit/rls", "tests/property/test_rls_compile.py"),
+    "rls.rights": ("tests/unit/rls", "tests/property/test_rls_compile.py"),
     "rls.predicate": (
         "tests/unit/rls",
         "tests/property/test_rls_compile.py",

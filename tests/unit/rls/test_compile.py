@@ -336,3 +336,21 @@ def test_cockroachdb_has_no_right_to_temporary_objects() -> None:
     bare = replace(model(), tables=(), dialect=Dialect.COCKROACHDB)
     steps, _ = compile_steps(bare, live, deparsed={}, stale_parts=[], keyring=KEYRING)
     assert not any("TEMPORARY" in step.sql for step in steps)
+
+
+def test_tables_alike_are_worded_once() -> None:
+    """A thousand tables of one shape cost one look-alike; a table that its policies name needs one under its own name."""
+    live, _ = sound()
+    shadows = {table.name: shadow_of(model(), declared, table) for declared, table in held_tables(model(), live)}
+    assert list(shadows) == [NOTE, CHILD, PAGE]
+    assert shadows[NOTE] == shadows[CHILD]
+    assert shadows[NOTE][1:] == ((("owner", "bigint"), ("tenant", "bigint")), "")
+    assert shadows[PAGE][1:] == ((("id", "bigint"),), "page")
+
+
+def test_a_child_that_is_declared_by_itself_keeps_its_own_declaration() -> None:
+    """A partition that is protected in its own right is no door to be closed: its own shape decides about its policies and grants."""
+    live, worded = sound()
+    live.children[NOTE] = [PAGE, CHILD]
+    assert [table.name for _, table in held_tables(model(), live)] == [NOTE, CHILD, PAGE]
+    assert compiled(live, worded) == ([], ())
