@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from axis_security.ops.backup import BackupPolicy, BackupSettings
 from axis_security.ops.backup.driver import ArchivedWal, Backup, BackupKind, Inventory
 from axis_security.ops.backup.errors import NoUsableBackup, TargetOutsideWindow, WalMissing
 from axis_security.ops.backup.pgbackrest_config import render_configuration
-from axis_security.ops.backup.restoring import plan_restore
+from axis_security.ops.backup.process import Account
+from axis_security.ops.backup.restoring import empty_directory, plan_restore
 from axis_security.ops.backup.settings import load_settings
 from axis_security.ops.backup.wal import SegmentHeader, check_archived_name, first_missing, lsn_segment, segment_position
 
@@ -227,3 +229,48 @@ def test_a_moment_that_cannot_be_had_is_refused() -> None:
     names = [wal.name for wal in held.wal if wal.name != hole]
     with pytest.raises(WalMissing, match=hole):
         plan_restore(inventory(NOW - DAY, names=names), None)
+
+
+def test_the_keys_come_from_the_manager_that_the_file_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each provider by its word, with nothing asked of it yet; what is said of it in messages is where it is, and no credential."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    path = tmp_path / "backup.toml"
+    own = '[backup]\nstanza = "a"\nrepository = "/r"\ndata_dir = "/d"\nbin_dir = "/b"\n[secrets]\n'
+    for lines, label in (
+        (f'provider = "files"\ndirectory = "{tmp_path}"', f"files in {tmp_path}"),
+        ('provider = "environment"\nenvironment = "development"', "environment variables"),
+        (
+            f'provider = "vault"\nurl = "https://bao.internal"\nrole_id = "backup"\ncredentials = "{tmp_path}"',
+            "KV2 `secret` at https://bao.internal",
+        ),
+        ('provider = "aws"\nprefix = "crm/"', "AWS Secrets Manager, eu-central-1"),
+    ):
+        path.write_text(own + lines + "\n")
+        assert load_settings(path)[1].label == label
+
+
+def test_a_restore_overwrites_nothing_and_starts_over_what_was_killed(tmp_path: Path) -> None:
+    """A file, or a directory that holds anything, is refused and stays; a restore that fails leaves an empty directory; what a killed one left is known by its mark,
+    and the next begins anew."""
+    account = Account("nobody" if os.geteuid() == 0 else None)
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "PG_VERSION").write_text("18")
+    for name in ("file", "full"):
+        with pytest.raises(ConfigError, match="overwrites nothing"), empty_directory(tmp_path / name, account):
+            pytest.fail("it was let in")
+    assert (tmp_path / "full" / "PG_VERSION").read_text() == "18"
+    into = tmp_path / "new"
+    with pytest.raises(KeyError), empty_directory(into, account):
+        (into / "base").mkdir()
+        (into / "link").symlink_to(tmp_path / "full")
+        raise KeyError
+    assert list(into.iterdir()) == []
+    assert (tmp_path / "full" / "PG_VERSION").exists(), "what a link leads to is not ours"
+    (into / "base").mkdir()
+    (tmp_path / ".new.restoring").touch()
+    with empty_directory(into, account):
+        assert list(into.iterdir()) == []
+        (into / "PG_VERSION").write_text("18")
+    assert [path.name for path in into.iterdir()] == ["PG_VERSION"]
+    assert not (tmp_path / ".new.restoring").exists()

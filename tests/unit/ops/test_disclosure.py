@@ -91,6 +91,35 @@ def test_each_fault_has_its_code(data: bytes, code: str) -> None:
     assert f"disclosure.{code}" in {finding.code for finding in result.findings}
 
 
+@pytest.mark.parametrize("contact", ["mailto:security@example.com?subject=report", "tel:+49-30-1234567", "https://example.com/report"])
+def test_every_kind_of_contact_is_taken(contact: str) -> None:
+    """By mail, by telephone or on the web: RFC 9116 section 2.5.3."""
+    text = SecurityTxt(
+        contact=(contact,), reviewed_on=date(2026, 5, 1), encryption=("openpgp4fpr:5f2d",), preferred_languages=("en", "de-AT")
+    )
+    assert text.check(datetime(2026, 5, 2, tzinfo=UTC)).ok
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("contact", "tel:call me"), ("contact", "https://"), ("contact", "https://[::1"), ("encryption", "http://example.com/key"),
+        ("preferred_languages", "en us"), ("policy", "https://example.com/a b"),
+    ],
+)  # fmt: skip
+def test_what_leads_nowhere_is_refused(field: str, value: str) -> None:
+    """An address that nobody can use, in each of its kinds, and never a crash over it."""
+    with pytest.raises(ConfigError):
+        SecurityTxt(**{"contact": ("mailto:s@example.com",), "reviewed_on": date(2026, 5, 1), field: (value,)})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("expires", ["2026-02-30T00:00:00Z", "2026-05-01", "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59"])
+def test_an_odd_date_is_judged(expires: str) -> None:
+    """One that is none, and one at the end of what a calendar holds: not ok, and no crash."""
+    data = f"Contact: mailto:s@example.com\nExpires: {expires}\n".encode()
+    assert not check_security_txt(data, now=datetime(2026, 5, 2, tzinfo=UTC)).ok
+
+
 @given(
     st.binary(max_size=400)
     | st.text(max_size=200).map(lambda text: f"Contact: {text}\r\nExpires: {text}\r\n".encode("utf-8", "surrogatepass"))
