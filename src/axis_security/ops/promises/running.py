@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from axis_security.core.checks import CheckResult, Finding
 from axis_security.core.clock import SYSTEM_CLOCK, Clock
@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 _GATE: Final = re.compile(r"^(?!\s*#).*\baxis-security\s+verify\b", re.MULTILINE)
+_SECURE: Final = re.compile(r"https://|http://(?:localhost|127\.0\.0\.1|\[::1\])[:/]")
 _MAX_BYTES: Final = 64 * 1024
 
 
@@ -174,15 +175,22 @@ def served_text(url: str, judge: Callable[[bytes], CheckResult], *, timeout_seco
     """What is served at *url* now, judged: ``served_text(url, lambda data: check_security_txt(data, now=…))``.
 
     Args:
-        url: an ``https://`` address, or ``http://`` on this machine.
+        url: an ``https://`` address, or ``http://`` on this machine. A redirect is followed to such addresses only.
     """
-    if not re.match(r"https://|http://(?:localhost|127\.0\.0\.1|\[::1\])[:/]", url):
+    if _SECURE.match(url) is None:
         raise ValueError("served_text() takes an https:// address")
 
     def look() -> CheckResult:
-        from urllib.request import urlopen
+        from urllib.error import URLError
+        from urllib.request import HTTPRedirectHandler, build_opener
 
-        with urlopen(url, timeout=timeout_seconds) as response:  # noqa: S310  # the scheme was checked
+        class Secure(HTTPRedirectHandler):
+            def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+                if _SECURE.match(newurl) is None:
+                    raise URLError("a redirect leaves https")
+                return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+        with build_opener(Secure).open(url, timeout=timeout_seconds) as response:
             return judge(response.read(_MAX_BYTES))
 
     return look
