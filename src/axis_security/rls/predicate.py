@@ -109,15 +109,14 @@ def own_rows(model: Model, name: Name, alias: str) -> str:
 def _own(model: Model, table: TableModel, shape: Protected, tenant: str, at: str) -> str:
     """The rows that belong to *tenant*; *at* prefixes the table's columns."""
     base = f"{at}{quote(model.key)} = {tenant}" if shape.via is None else _through(model, shape.via, tenant, at, _own)
-    return base if shape.owner is None else f"({base} AND {_is_user(model, table, shape.owner, at)})"
+    return _narrowed(model, table, shape, base, at)
 
 
 def _readable(model: Model, table: TableModel, shape: Protected, tenant: str, at: str) -> str:
     """The rows that *tenant* may read."""
     if shape.via is not None:
-        base = _through(model, shape.via, tenant, at, _readable)
-        return base if shape.owner is None else f"({base} AND {_is_user(model, table, shape.owner, at)})"
-    parts = [_own(model, table, shape, tenant, at)]
+        return _narrowed(model, table, shape, _through(model, shape.via, tenant, at, _readable), at)
+    parts = [f"{at}{quote(model.key)} = {tenant}"]
     if shape.visible_to is not None:
         parts.append(f"{at}{quote(shape.visible_to)} = {tenant}")
     if (shared := shape.shared) is not None:
@@ -126,7 +125,12 @@ def _readable(model: Model, table: TableModel, shape: Protected, tenant: str, at
     if shape.below:
         below = f"{at}{quote(model.key)} = ANY ((SELECT axis.tenants_below())::{model.key_type.value}[])"
         parts.append(f"({tenant} IS NOT NULL AND {below})")
-    return parts[0] if len(parts) == 1 else f"({' OR '.join(parts)})"
+    return _narrowed(model, table, shape, parts[0] if len(parts) == 1 else f"({' OR '.join(parts)})", at)
+
+
+def _narrowed(model: Model, table: TableModel, shape: Protected, rows: str, at: str) -> str:
+    """Of *rows* those of the acting user, where the table is declared so: whatever else may be read, for each tenant stands below itself as well."""
+    return rows if shape.owner is None else f"({rows} AND {_is_user(model, table, shape.owner, at)})"
 
 
 def _through(model: Model, via: Via, tenant: str, at: str, rows: Callable[[Model, TableModel, Protected, str, str], str]) -> str:
