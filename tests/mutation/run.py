@@ -34,12 +34,7 @@ SURVIVORS: Final = Path(__file__).parent / "survivors"
 MODULES: Final[dict[str, tuple[str, ...]]] = {
     "rls.compile": ("tests/unit/rls", "tests/property/test_rls_compile.py"),
     "rls.rights": ("tests/unit/rls", "tests/property/test_rls_compile.py"),
-    "rls.predicate": (
-        "tests/unit/rls",
-        "tests/property/test_rls_compile.py",
-        "tests/integration/rls/test_plan.py",
-        "tests/integration/rls/test_shapes.py",
-    ),
+    "rls.predicate": ("tests/unit/rls", "tests/property/test_rls_compile.py"),
     "rls.sealed": ("tests/unit/rls", "tests/integration/rls/test_sealed_context.py"),
     "rls.bind": ("tests/unit/rls", "tests/integration/rls/test_bind_failure_modes.py", "tests/integration/rls/test_bind_savepoints.py"),
     "auth.login": (

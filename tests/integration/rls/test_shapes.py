@@ -347,3 +347,28 @@ def test_an_export_holds_what_is_the_workspaces_own(shapes: Shapes) -> None:
     assert list(done.manifest["left_out"]) == ["public.draft"]
     with zipfile.ZipFile(out) as archive:
         assert [json.loads(line)["id"] for line in archive.read("public.page.jsonl").splitlines()] == [20, 21]
+
+
+def test_own_rows_stay_a_user_s_own_where_reading_reaches_below(cluster: Cluster) -> None:
+    """Each tenant stands below itself: reading downwards shows no colleague's rows, and those of one's own below."""
+    roles, metadata = DatabaseRoles.prefixed("own_" + secrets.token_hex(4)), sa.MetaData()
+    journal = sa.Table(
+        "journal", metadata, *(sa.Column(name, sa.BigInteger, primary_key=name == "id") for name in ("id", "tenant_id", "user_id"))
+    )
+    tenancy = Tenancy(metadata, roles=roles, seal=SealKeyring(current=SealKey.generate(1)))
+    tenancy.protect(journal, owner="user_id", reach="below")
+    with contextlib.ExitStack() as stack:
+        # Last in, first out: the roles go after the database.
+        admin = stack.enter_context(psycopg.connect(cluster.dsn(), autocommit=True))
+        for role in (roles.guard, roles.owner, roles.system, roles.app):
+            stack.callback(admin.execute, f"DROP ROLE IF EXISTS {role}".encode())
+        database = stack.enter_context(cluster.database("own"))
+        engine = sa.create_engine(cluster.url(database), poolclass=sa.NullPool)
+        metadata.create_all(engine)
+        tenancy.plan(engine).apply(engine)
+        with psycopg.connect(cluster.dsn(database)) as rows:
+            rows.execute("INSERT INTO journal VALUES (10, 1, 7), (11, 1, 8), (20, 2, 7), (21, 2, 8), (30, 3, 7)")
+            rows.execute("INSERT INTO axis.tenant_parent VALUES (2, 1)")
+        app = tenancy.install(sa.create_engine(cluster.url(database, user=roles.app), poolclass=sa.NullPool))
+        with acting_as(Principal(tenant=ACME, user=7, role="member")), app.connect() as connection:
+            assert connection.scalars(sa.select(journal.c.id).order_by(journal.c.id)).all() == [10, 20]
