@@ -81,3 +81,4 @@ def test_the_api_is_drawn_from_docstrings(site: Path, page: str, names: list[str
     for name in names:
         assert re.search(rf'id="axis_security\.{page}\.[\w.]*\b{name}"', text), name
     assert "Raises" in text
+    assert re.findall(r":(?:attr|class|data|exc|func|meth|mod|obj):", text) == []

@@ -175,7 +175,7 @@ def test_what_is_shredded_stays_so_after_a_restore(desk: Desk) -> None:
     backup = desk.store.snapshot()
     assert desk.run("shred", str(ACME), typed=f"{ACME}\n").exit_code == 2, "no reason"
     done = desk.run("shred", str(ACME), "--reason", "DSR-17, erasure", typed=f"{ACME}\n")
-    assert (done.exit_code, done.stdout) == (0, f"{ACME}: 1 keys shredded\n")
+    assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, f"{ACME}: 1 keys shredded")  # some versions of click echo what was typed
     desk.store.restore(backup)
     with pytest.raises(KeyShredded):
         desk.read(ACME)
