@@ -8,6 +8,7 @@ a row of another tenant get the same answer, for the probes run under the same p
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -164,8 +165,10 @@ def _refused(model: Model, shape: Protected, principal: Principal, command: str,
 
 
 def _foreign_tenant(model: Model, statement: Insert, principal: Principal) -> bool:
-    given = statement.compile().params
-    return model.key in given and given[model.key] is not None and given[model.key] != principal.tenant.value
+    # Several rows in one statement number their parameters.
+    named = re.compile(rf"{re.escape(model.key)}(?:_m\d+)?")
+    given = [value for name, value in statement.compile().params.items() if named.fullmatch(name)]
+    return any(value is not None and value != principal.tenant.value for value in given)
 
 
 def _rows(
