@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from tests.integration.rls.declared import ExamplePolicy, declare
 
 from axis_security.core.schema import DatabaseRoles
-from axis_security.rls.predicate import SELF, PolicyModel, policies_of
+from axis_security.rls.predicate import SELF, PolicyModel, own_rows, policies_of
 from axis_security.rls.tenancy import Tenancy
 
 ROLES = DatabaseRoles.prefixed("words")
@@ -139,3 +139,9 @@ def test_rows_found_through_others_are_read_where_those_are() -> None:
     )
     assert found["line"]["axis_system"].using == "(SELECT axis.is_system())"
     assert found["share"]["axis_select"].using == f'("{TENANT}" = {ACTING} OR "grantee" = {ACTING})'
+
+
+def test_what_is_a_tenant_s_own_is_said_for_an_export() -> None:
+    """Under the alias that the caller reads the table by, and without the rows that it may only read."""
+    model = declare(ROLES, None).model()
+    assert own_rows(model, ("public", "contact"), "t") == f't."{TENANT}" = {ACTING}'
