@@ -23,7 +23,8 @@ from axis_security.rls.tenancy import Tenancy
 from axis_security.testing.cluster import Cluster
 
 KEYS: Final = {"bigint": sa.BigInteger, "uuid": sa.Uuid, "text": sa.Text}
-NAMES: Final = ("note", "Odd Name", "select", 'quo"te')
+# SQLAlchemy before 2.1 cannot reflect a foreign key to a table with a quote in its name.
+NAMES: Final = ("note", "Odd Name", "select", *(['quo"te'] if sa.__version__ >= "2.1" else []))
 MUTATIONS: Final = (
     "DROP POLICY axis_floor ON {t}",
     "ALTER POLICY axis_floor ON {t} USING (true)",
