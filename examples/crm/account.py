@@ -14,6 +14,7 @@ from fastapi.responses import Response
 from axis_security import Secret, acting_as, public
 from axis_security.adapters.fastapi import CurrentSession, CurrentVisit
 from axis_security.auth.factors import LoadTotp, ProofRefused
+from axis_security.auth.identifiers import identifier_or_decoy
 from axis_security.auth.lifecycle import AddressChanged, Answered, PasswordChanged, PasswordSet
 from axis_security.auth.login_states import NeedsSecondFactor, Refused, SignedIn
 from axis_security.auth.password_rules import Rejected
@@ -347,5 +348,5 @@ def router(site: Site) -> APIRouter:
 
 
 def _is_theirs(site: Site, session: Session, email: str) -> bool:
-    account = site.axis.runner.perform(FindAccount(email.strip().lower()[:320])) if email.strip() else None
+    account = site.axis.runner.perform(FindAccount(identifier_or_decoy(email)))
     return account is not None and account.verified and account.user == session.user

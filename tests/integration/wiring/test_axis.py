@@ -298,6 +298,7 @@ def test_the_pools_beside_the_engine_connect_as_it_does(app: App) -> None:
         assert axis.members.members() == ()
     assert names() == {"crm"}
     axis.close()
+    engine.dispose()
 
     async def asynchronous() -> None:
         engine = create_async_engine(app.url(), connect_args={"application_name": "crm async", "sslmode": "verify-full"})
