@@ -58,7 +58,11 @@ def main() -> None:
             axes.plot([size for size, _ in found], [row["limit"] for _, row in found], color=INK, marker="o", label="literal query")
             axes.legend(frameon=False)
         axes.set_xscale("log")
-        axes.set_ylim(bottom=0)
+        if word == "audit of":
+            axes.set_yscale("log")  # it grows with its tables: a straight line here
+        else:
+            axes.set_ylim(bottom=0)
+        axes.margins(y=0.15)
         axes.set_xlabel(label)
         axes.set_ylabel(found[0][1]["unit"] if found else "")
     figure.tight_layout()

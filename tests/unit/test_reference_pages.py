@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import os
 import pkgutil
+import re
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
@@ -59,8 +61,21 @@ def homes() -> dict[str, dict[str, Any]]:
             if inspect.isclass(value) or inspect.isroutine(value):
                 if home.startswith("axis_security") and home in OFFERING:
                     found[home][name] = value
-            elif not hasattr(module, "_HOME") and not inspect.ismodule(value) and not str(module.__file__).endswith("__init__.py"):
+            elif name in constants(module.__name__) and not str(module.__file__).endswith("__init__.py"):
                 found[module.__name__][name] = value
+    return found
+
+
+@cache
+def constants(module: str) -> dict[str, str]:
+    """What *module* assigns, with the docstring below each; a name that it imports is at home elsewhere."""
+    body = ast.parse(Path(str(importlib.import_module(module).__file__)).read_text(encoding="utf-8")).body
+    found = {}
+    for node, after in zip(body, [*body[1:], None], strict=True):
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                said = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and after.value.value
+                found[name] = said if isinstance(said, str) else ""
     return found
 
 
@@ -69,8 +84,9 @@ OFFERING = {module.__name__ for module in MODULES}
 
 
 def first(text: str | None) -> str:
-    """The first sentence or line of a docstring."""
+    """The first sentence or line of a docstring, as Markdown: names of other things without their Sphinx role."""
     line = " ".join((text or "").strip().split("\n\n")[0].split())
+    line = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", line).replace("``", "`")
     return line.split(". ")[0].rstrip(".") + "." if line else ""
 
 
@@ -95,7 +111,7 @@ def errors_page() -> str:
         lines += [f"## {package}", "", about, "", "| error | code | status | kind of | when |", "|---|---|---|---|---|"]
         for cls in sorted(found[package], key=lambda each: (each.code, each.__qualname__)):
             kinds = ", ".join(f"`{base.__name__}`" for base in cls.__bases__ if issubclass(base, AxisError))
-            when = first(cls.__doc__).replace("|", "\\|").replace("``", "`")
+            when = first(cls.__doc__).replace("|", "\\|")
             lines.append(f"| `{cls.__qualname__}` | `{cls.code}` | {cls.http_status} | {kinds} | {when} |")
         lines.append("")
     return "\n".join(lines)
@@ -119,12 +135,16 @@ def names_page() -> str:
                 offered = ", ".join(f"`{each}`" for each in sorted(module.__all__))
                 lines += [f"*Door* `{name}`: {offered}.", ""]
         for home in sorted(each for each in found if package_of(each) == package):
-            lines += [f"### {home.removeprefix('axis_security.')}", "", first(sys_doc(home)).replace("``", "`"), ""]
+            lines += [f"### {home.removeprefix('axis_security.')}", "", first(sys_doc(home)), ""]
             for name, value in sorted(found[home].items()):
-                about_it = first(value.__doc__).replace("``", "`") if inspect.isclass(value) or inspect.isroutine(value) else "A constant."
-                lines.append(f"* `{name}`: {about_it}")
+                lines.append(f"* `{name}`: {first(said(home, name, value))}")
             lines.append("")
     return "\n".join(lines)
+
+
+def said(home: str, name: str, value: object) -> str | None:
+    """The docstring of a public name."""
+    return value.__doc__ if inspect.isclass(value) or inspect.isroutine(value) else constants(home)[name]
 
 
 def sys_doc(module: str) -> str | None:
@@ -157,7 +177,7 @@ def test_the_page_says_what_the_code_says(page: str) -> None:
 
 
 def test_every_public_name_says_what_it_is() -> None:
-    """Docstring coverage of public names, their public methods and properties: 100 %."""
+    """Docstring coverage of public names, constants among them, their public methods and properties: 100 %."""
     silent = []
     for home, names in homes().items():
         for name, value in names.items():
@@ -174,7 +194,7 @@ def test_every_public_name_says_what_it_is() -> None:
                         continue
                     if not inspect.getdoc(getattr(value, method)):
                         silent.append(f"{home}.{name}.{method}")
-            elif inspect.isroutine(value) and not value.__doc__:
+            elif not said(home, name, value):
                 silent.append(f"{home}.{name}")
     assert silent == []
 

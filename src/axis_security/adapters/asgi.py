@@ -24,10 +24,15 @@ from axis_security.wiring.visit import Visit
 __all__ = ["ASGIApp", "GateMiddleware", "Message", "Receive", "Scope", "Send", "facts_from"]
 
 Scope = MutableMapping[str, Any]
+"""What an ASGI server tells of a connection."""
 Message = MutableMapping[str, Any]
+"""One event of a connection, either way."""
 Receive = Callable[[], Awaitable[Message]]
+"""Gives the next event from the client."""
 Send = Callable[[Message], Awaitable[None]]
+"""Takes an event for the client."""
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+"""An ASGI 3 application."""
 
 _NAMES: Final = {name.encode("ascii"): name for name in WANTED_HEADERS}
 POLICY_VIOLATION: Final = 1008

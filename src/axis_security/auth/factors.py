@@ -121,6 +121,7 @@ FactorRequest = (
     | ConsumeRecovery
     | CountRecovery
 )
+"""Every operation on a second factor that a store must carry out."""
 
 
 class ProofRefused(Denied):

@@ -270,6 +270,7 @@ class BcryptCall:
 
 
 KdfCall = Argon2Call | Pbkdf2Call | ScryptCall | BcryptCall
+"""Work for one password, of whichever function the stored hash is."""
 
 
 class Kdf(Protocol):

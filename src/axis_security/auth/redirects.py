@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 __all__ = ["MAX_RETURN_CHARS", "return_to"]
 
 MAX_RETURN_CHARS: Final = 2048
+"""The longest address to return to, in characters; a longer one is dropped before it is looked at."""
 
 _PATH: Final = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@%-]+(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*/?)?", re.ASCII)
 _REST: Final = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*", re.ASCII)

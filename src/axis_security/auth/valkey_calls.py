@@ -54,6 +54,7 @@ class Call:
 
 
 Steps = Generator[Call, Any, Any]
+"""A flow of calls to Valkey, driven by the sync and by the async store alike."""
 
 
 def steps_of(op: object) -> Steps:

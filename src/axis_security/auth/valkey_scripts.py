@@ -113,6 +113,7 @@ last(tonumber(ARGV[7]))
 return {1, ended}
 """
 )
+"""Starts a session, and ends the one it displaces and those over the cap."""
 
 RESOLVE: Final = Script(
     _SESSIONS
@@ -132,6 +133,7 @@ if i.sup then return answer(i.h, s, i, 1) end
 return answer(i.h, s, s, 0)
 """
 )
+"""Finds a session by its id, counts it as seen, and ends it where an id was used again after it was replaced."""
 # INVARIANT: a superseded id stands for what was proved while it was the session's, never for what its successor proves: whoever kept a
 # copy of an id gains nothing from the person's step-up (ASVS 7.2.4).
 
@@ -156,6 +158,7 @@ for n = 33, #old do redis.call('HDEL', K, old[n][2]) end
 return answer(i.h, s, s, 0)
 """
 )
+"""Gives a session a new id; one caller wins."""
 # Of superseded ids the newest 32 are kept, so that rotation cannot grow the key without end; an older one is unknown, not reused.
 
 END: Final = Script(
@@ -167,6 +170,7 @@ drop({[i.h] = true})
 return {i.h, s.u}
 """
 )
+"""Ends the session of an id."""
 
 REVOKE: Final = Script(
     _SESSIONS
@@ -193,6 +197,7 @@ end
 return gone
 """
 )
+"""Ends one session of a user, all, or all but one, and refuses to start older ones."""
 
 LIST: Final = Script(
     _SESSIONS
@@ -202,6 +207,7 @@ each('s:', function(name, s) if s.u == u and live(s, now) then found[#found + 1]
 return found
 """
 )
+"""A user's live sessions."""
 
 CONFIRM: Final = Script("#!lua\nredis.call('SET', KEYS[1], '1', 'PX', 1000)\nreturn 1\n")
 """Writes, so that a wait for it is a wait for everything before it: replication keeps the order."""
@@ -215,6 +221,7 @@ if tat - now > window then return {0, string.format('%.0f', tat - now - window)}
 redis.call('SET', KEYS[1], string.format('%.0f', tat), 'PX', math.ceil((tat - now) / 1000))
 return {1, '0'}
 """)
+"""Takes one attempt out of a budget, or says how long until there is one."""
 
 REFUND: Final = Script("""#!lua
 local now, step = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -225,7 +232,9 @@ if tat <= now then redis.call('DEL', KEYS[1])
 else redis.call('SET', KEYS[1], string.format('%.0f', tat), 'PX', math.ceil((tat - now) / 1000)) end
 return 1
 """)
+"""Gives one attempt back."""
 
 RESET: Final = Script("""#!lua
 return redis.call('DEL', KEYS[1])
 """)
+"""Fills a budget again."""

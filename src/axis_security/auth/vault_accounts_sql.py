@@ -44,6 +44,7 @@ ACCOUNT_TABLES: Final[tuple[tuple[str, str], ...]] = (
     expires_at timestamptz NOT NULL""",
     ),
 )
+"""Tables of the vault that hold accounts, tokens sent by mail, and the secrets of the vault itself: name and columns."""
 
 _ACCOUNT: Final = "TABLE (account text, active boolean, verified boolean, has_totp boolean, epoch integer)"
 _CHECKED: Final = "TABLE (verdict text, account text, active boolean, verified boolean, has_totp boolean, epoch integer)"
@@ -331,3 +332,4 @@ END""",
     RETURN FOUND;""",
     ),
 )
+"""The definer functions through which the app reaches them, and nothing else."""

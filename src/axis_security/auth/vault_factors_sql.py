@@ -28,6 +28,7 @@ FACTOR_TABLES: Final[tuple[tuple[str, str], ...]] = (
     PRIMARY KEY (account, key_id, digest)""",
     ),
 )
+"""Tables of the vault that hold second factors: name and columns."""
 
 FACTOR_FUNCTIONS: Final = (
     VaultFunction(
@@ -107,3 +108,4 @@ END""",
         "    RETURN (SELECT count(*)::integer FROM axis.vault_recovery r WHERE r.account = p_account);",
     ),
 )
+"""The definer functions through which the app reaches them, and nothing else."""

@@ -69,6 +69,7 @@ SESSION_TABLES: Final[tuple[tuple[str, str], ...]] = (
     tat float8 NOT NULL""",
     ),
 )
+"""Tables of the vault that hold sessions, remember tokens and throttles: name and columns."""
 
 _LIVE: Final = (
     "TABLE (verdict text, handle uuid, account text, tenant text, assurance smallint, methods text[], auth_time timestamptz, "
@@ -333,3 +334,4 @@ BEGIN
 END""",
     ),
 )
+"""The definer functions through which the app reaches them, and nothing else."""

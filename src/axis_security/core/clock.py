@@ -27,3 +27,4 @@ class SystemClock:
 
 
 SYSTEM_CLOCK: Clock = SystemClock()
+"""The machine's clock, for whoever was given no other."""

@@ -24,6 +24,7 @@ from axis_security.core.principal import Principal
 __all__ = ["FIELDS", "AuditEvent", "EventKind", "EventSink", "LoggingSink", "MalformedEvent", "NullSink", "Outcome", "Scalar"]
 
 Scalar = str | int | float | bool | None
+"""What a field of an event may hold."""
 MAX_TEXT: Final = 512
 """Longest text value of a field, in characters; longer text is refused, not cut, so that no two events look alike by accident."""
 

@@ -36,6 +36,7 @@ class PythonOnly:
 
 
 Condition = OwnedByUser | PythonOnly
+"""What limits a grant: something that the rows' policies hold too, or something that Python alone can."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from axis_security.core.errors import MalformedId
 __all__ = ["IdValue", "KeyType", "TenantId", "UserId", "parse_id"]
 
 IdValue = uuid.UUID | int | str
+"""What an id may be made of; which of them a tenancy takes, its key type says."""
 
 MAX_ID_CHARS: Final = 128
 """Longest text id, in characters. A limit keeps contexts, cookies and log lines bounded."""

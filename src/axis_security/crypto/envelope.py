@@ -35,7 +35,9 @@ from axis_security.crypto.errors import Tampered, Truncated, UnknownFormat, Wron
 __all__ = ["MAGIC", "OVERHEAD", "SUITE_AES256_GCM", "FieldCipher", "FieldHeader", "explain", "read_header"]
 
 MAGIC: Final = 0xA1
+"""The first byte of every sealed field (AXF1)."""
 SUITE_AES256_GCM: Final = 0x01
+"""The second byte: AES-256-GCM with a commitment, the one suite there is."""
 OVERHEAD: Final = 50
 """Bytes that sealing adds."""
 MAX_FIELD_BYTES: Final = 16 * 2**20

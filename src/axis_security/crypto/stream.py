@@ -32,6 +32,7 @@ __all__ = ["HEADER_BYTES", "ObjectName", "ObjectSeal", "SealedReader", "SealedWr
 MAGIC: Final = 0xA2
 SUITE: Final = 0x01
 HEADER_BYTES: Final = 8
+"""Bytes before the first chunk of a sealed stream (AXO1)."""
 CHUNK: Final = 16_384
 """Plaintext bytes of a full chunk."""
 

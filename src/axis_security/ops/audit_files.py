@@ -18,6 +18,7 @@ from axis_security.ops.audit import Anchor, AuditChain, AuditEntry, ChainState, 
 __all__ = ["FORMAT", "export_log", "read_anchors", "verify_export", "write_anchors"]
 
 FORMAT: Final = "axis-security/audit-export/v1"
+"""The name and version that each chain of an export begins with."""
 
 
 def export_log(chains: Iterable[AuditChain], out: IO[str]) -> int:

@@ -95,3 +95,4 @@ END""",
         "app",
     ),
 )
+"""The definer functions that make, accept and revoke invitations."""

@@ -170,3 +170,4 @@ END""",
         "app",
     ),
 )
+"""The definer functions of roles that a workspace defines for itself."""

@@ -96,3 +96,4 @@ END""",
         "system",
     ),
 )
+"""The definer functions that create, list, delete and erase workspaces."""

@@ -34,6 +34,7 @@ from axis_security.testing.kdf import CountingKdf
 __all__ = ["GOOD_PASSWORD", "AuthWorld", "TestBrowser"]
 
 GOOD_PASSWORD = Secret("quite an uncommon sentence")
+"""A password that every default rule lets through."""
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 
 

@@ -35,6 +35,7 @@ from axis_security.testing.stores import CALLERS, NotConforming, Perform, accoun
 __all__ = ["NOW", "SESSION_ONLY_CASES", "SESSION_ONLY_RACES", "Browser", "signed_up"]
 
 NOW: Final = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
+"""The moment at which every case begins, with microseconds, so that rounding shows."""
 IDLE, LIFETIME, GRACE = timedelta(minutes=30), timedelta(hours=12), timedelta(seconds=10)
 SECOND: Final = timedelta(seconds=1)
 

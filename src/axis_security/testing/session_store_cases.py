@@ -251,6 +251,10 @@ SESSION_CASES: Final = (
     remember_tokens_are_spent_one_by_one,
     remember_tokens_outlive_a_session_that_is_over_and_not_one_that_was_ended,
 )
+"""What every store of sessions must do."""
 THROTTLE_CASES: Final = (a_budget_is_exact,)
+"""What every store of throttles must do."""
 SESSION_RACES: Final = (one_caller_rotates_a_session, one_caller_uses_a_remember_token, a_revocation_wins_against_logins)
+"""The same with many callers at once."""
 THROTTLE_RACES: Final = (parallel_attempts_share_a_budget,)
+"""The same with many callers at once."""

@@ -273,4 +273,6 @@ ACCOUNT_CASES: Final = (
     identifiers_change_by_token_only,
     a_reset_consumes_and_signs_out,
 )
+"""What every store of accounts must do."""
 ACCOUNT_RACES: Final = (one_caller_consumes_a_token, one_caller_resets_a_password, wrong_passwords_are_counted_exactly)
+"""The same with many callers at once."""

@@ -35,8 +35,11 @@ from axis_security.core.ids import UserId
 __all__ = ["CALLERS", "FACTOR_CASES", "FACTOR_RACES", "Case", "NotConforming", "Perform", "race"]
 
 Perform = Callable[[Any], Any]
+"""Carries one operation out on the store under test."""
 Case = Callable[[Perform], None]
+"""One thing that a store must do; raises :class:`NotConforming` where it does not."""
 CALLERS: Final = 50
+"""How many callers a race has."""
 
 
 class NotConforming(AxisError):

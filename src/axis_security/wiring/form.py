@@ -13,7 +13,9 @@ from urllib.parse import unquote_to_bytes
 __all__ = ["FIELD", "FORM_PREFIX_BYTES", "carries_form", "form_token"]
 
 FIELD: Final = "csrf_token"
+"""The form field that carries the token against cross-site requests."""
 FORM_PREFIX_BYTES: Final = 64 * 1024
+"""How far into a form's body its token is looked for."""
 
 # At most a few more header lines, and none taken back (`++`): a body made of such lines alone would take time with the square of its length.
 _MULTIPART: Final = re.compile(

@@ -46,7 +46,9 @@ from axis_security.wiring.visit import Visit
 __all__ = ["Call", "Endpoint", "Gate", "Mark", "ReadForm", "Verdict"]
 
 Mark = Guard | Open | None
+"""What an endpoint says of itself: guarded, open with a reason, or nothing, which is refused."""
 Verdict = Visit | Answer
+"""What the gate answers: a visit for the app, or a finished answer."""
 _LOG: Final = logging.getLogger("axis_security.gate")
 _MAX_LOGGED: Final = 200
 

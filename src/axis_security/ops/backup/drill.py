@@ -22,6 +22,7 @@ from axis_security.ops.records import chained
 __all__ = ["UNIFORM", "DrillReport", "Invariant", "canaries_exact", "drill"]
 
 UNIFORM: Final = random.SystemRandom().random
+"""A number from 0 to 1 from the system's random source: where in the window a drill looks."""
 
 
 Invariant = Callable[[RestoredSite], CheckResult]

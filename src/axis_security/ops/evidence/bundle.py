@@ -33,6 +33,7 @@ from axis_security.ops.verify.report import Report
 __all__ = ["FORMAT", "KEY_KIND", "EvidenceKey", "check_bundle", "to_csv", "write_bundle"]
 
 FORMAT: Final = "axis-security/evidence-bundle/v1"
+"""The name and version that a bundle carries."""
 KEY_KIND: Final = "evidence"
 """The kind of a signing key's text form (``axis-security secrets mint evidence``)."""
 

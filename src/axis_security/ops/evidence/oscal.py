@@ -13,6 +13,7 @@ from axis_security.ops.verify.report import Report, Row
 __all__ = ["OSCAL_VERSION", "to_oscal"]
 
 OSCAL_VERSION: Final = "1.0.6"
+"""The version of OSCAL that is written."""
 _NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "urn:axis-security:oscal:v1")
 _PROPERTIES: Final = "urn:axis-security:ns:oscal"
 

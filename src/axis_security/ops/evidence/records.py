@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT", "check_records", "record_report"]
 
 FORMAT: Final = "axis-security/evidence/v1"
+"""The name and version that each record carries."""
 
 
 def record_report(path: Path, report: Report) -> int:

@@ -48,6 +48,7 @@ PROMISES: Final = (
     Promise(13, "disclosure", "A way to report a vulnerability, kept fresh", "ops/disclosure"),
     Promise(14, "controls", "SOC 2 readiness: a control environment with evidence, on request", "ops/evidence"),
 )  # fmt: skip
+"""The fourteen promises, in the order of a security page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from axis_security.ops.promises.table import Promise
 __all__ = ["FORMAT", "Regression", "Report", "Row", "read_baseline"]
 
 FORMAT: Final = "axis-security/verify/v1"
+"""The name and version that a report carries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -119,3 +119,4 @@ DOOR_ATTACKS = (
         _admin(_BAIT.format("LEAKPROOF")),
     ),
 )
+"""Ways around the policies: owners, views, functions, partitions."""

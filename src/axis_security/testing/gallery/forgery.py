@@ -151,3 +151,4 @@ FORGERY_ATTACKS = (
         _grant("ALTER ROLE {app} BYPASSRLS", "ALTER ROLE {app} NOBYPASSRLS"),
     ),
 )
+"""Contexts that nobody sealed, or that were sealed for somebody else."""

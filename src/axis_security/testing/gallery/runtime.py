@@ -259,3 +259,4 @@ RUNTIME_ATTACKS = (
         careless.bind_once_per_connection,
     ),
 )
+"""What pools, threads, tasks and savepoints could carry from one principal to the next."""

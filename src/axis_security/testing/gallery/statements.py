@@ -197,3 +197,4 @@ STATEMENT_ATTACKS = (
     Attack("copy in", "COPY rows of another tenant into the table", _copy_in, _row_security_off("contact")),
     Attack("planner statistics", "read other tenants' values from pg_stats", _statistics, _row_security_off("contact")),
 )
+"""Statements that ask for, or write, another tenant's rows."""

@@ -30,6 +30,7 @@ from axis_security.testing.cluster import TestServer
 __all__ = ["ALICE", "MALLORY", "VICTIM_EMAIL", "Base", "Contact", "Country", "Deal", "World", "template_database"]
 
 VICTIM_EMAIL: Final = "alice@acme.example"
+"""An address that only the victim's tenant holds: where it shows, something leaked."""
 ALICE: Final = Principal(tenant="acme", user="alice", role="member")
 """The victim."""
 MALLORY: Final = Principal(tenant="globex", user="mallory", role="member")
