@@ -32,7 +32,15 @@ class UnknownCapability(ConfigError, AttributeError, KeyError):
     __str__ = ConfigError.__str__
 
     def __init__(self, *, name: str, known: Iterable[str]) -> None:
-        near = difflib.get_close_matches(name, list(known), n=1)
+        names = list(known)
+        if name in names:
+            super().__init__(
+                what=f"the capability `{name}` is of another registry",
+                why="capabilities belong to the Capabilities(...) that made them, and this one declares its own of that name",
+                fix="make Capabilities(...) once, and import it wherever it is used",
+            )
+            return
+        near = difflib.get_close_matches(name, names, n=1)
         super().__init__(
             what=f"no capability `{name}`",
             why="the registry does not declare it",

@@ -71,6 +71,13 @@ def test_a_typo_is_an_attribute_error_with_a_suggestion(typo: object) -> None:
     assert isinstance(caught.value, AttributeError)
 
 
+def test_a_capability_of_another_registry_is_told_as_such() -> None:
+    """Two registries that declare the same name do not share it, and the error does not offer the name that was given."""
+    ours, theirs = (Capabilities(contacts=("read",), users=("manage",)) for _ in range(2))
+    with pytest.raises(UnknownCapability, match=r"`contacts\.read` is of another registry"):
+        standard_policy(ours, viewer=[theirs.contacts.read])
+
+
 @pytest.mark.parametrize(
     "bad", [{"Users": ("a",)}, {"users": ("a", "a")}, {"users": ()}, {"users": "manage"}, {"users": ("a.b",)}, {"users": ("name",)}, {}]
 )
