@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import sleep
+from types import SimpleNamespace
 
 import pytest
 
@@ -73,10 +76,13 @@ def test_a_cleaner_that_comes_before_the_lock_takes_nobodys_work(settings: Backu
 
 
 @contextmanager
-def process(*words: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Something that lives until it is ended."""
-    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()", *words], stdin=subprocess.PIPE) as child:
+def process(*words: str, hears: bool = True) -> Iterator[subprocess.Popen[bytes]]:
+    """Something that lives until it is ended; like a server it decides itself what it hears, for a shell's background job ignores SIGQUIT."""
+    code = f"import signal, sys; signal.signal(signal.SIGQUIT, signal.SIG_{'DFL' if hears else 'IGN'}); print(flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         try:
+            assert child.stdout is not None
+            assert child.stdout.read(1)
             yield child
         finally:
             child.kill()
@@ -93,8 +99,21 @@ def test_a_killed_drills_server_is_ended_and_no_other_process(settings: BackupSe
         path = leftover(settings, "drill-abc")
         (path / "data" / "postmaster.pid").write_text(f"{server.pid}\n{path / 'data'}\n")
         clean_scratch(settings)
-        assert server.wait(10) != 0
+        assert server.wait(10) == -signal.SIGQUIT
     assert list(settings.scratch.iterdir()) == []
+
+
+def test_a_server_that_hears_nothing_is_killed(settings: BackupSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What hangs does not keep a database in the clear, nor lose its directory while it runs."""
+    now = iter(range(0, 10_000, 6))
+    monkeypatch.setattr(
+        "axis_security.ops.backup.scratch.time", SimpleNamespace(monotonic=lambda: float(next(now)), sleep=lambda _: sleep(0.05))
+    )
+    path = leftover(settings, "drill-abc")
+    with process("-D", str(path / "data"), hears=False) as server:
+        (path / "data" / "postmaster.pid").write_text(f"{server.pid}\n{path / 'data'}\n")
+        assert clean_scratch(settings) == ["drill-abc"]
+        assert server.wait(10) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("text", ["", "x", "1\n/elsewhere\n", "no number\n/x\n", "²\n{data}\n"])

@@ -199,10 +199,16 @@ def _end_server(data: Path) -> None:
         said = (data / "postmaster.pid").read_text(encoding="utf-8").split("\n", 2)
         # The process id may have been given to another since: only a server that runs on this very directory is ended.
         if len(said) > 1 and said[0].isdecimal() and said[1] == str(data) and _runs_on(int(said[0]), data):
-            os.kill(int(said[0]), signal.SIGQUIT)
-            deadline = time.monotonic() + 10
-            while _runs_on(int(said[0]), data) and time.monotonic() < deadline:
-                time.sleep(0.05)
+            pid = int(said[0])
+            for number in (signal.SIGQUIT, signal.SIGKILL):
+                os.kill(pid, number)
+                deadline = time.monotonic() + 10
+                while _runs_on(pid, data):
+                    if time.monotonic() > deadline:
+                        break
+                    time.sleep(0.05)
+                else:
+                    return
 
 
 def _runs_on(pid: int, data: Path) -> bool:
