@@ -112,8 +112,10 @@ def _guarded_class(base: Any) -> Any:
                 if not (await self._axis_run(bound.sql, bound.params, timeout))[0][0]:
                     raise SessionNotClean
             except BaseException:
-                # BEGIN may have reached the server and the context not: nobody may find that transaction.
-                self.abort()
+                # BEGIN may have reached the server and the context not: nobody may find that transaction. The connection is told, not the
+                # protocol alone: before 0.32 a pool waits for ever for one whose protocol was aborted.
+                connection = state.connection()
+                (self.abort if connection is None else connection.terminate)()
                 raise
             state.bound = bound
             return answer

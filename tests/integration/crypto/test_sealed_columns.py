@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from psycopg_pool import ConnectionPool
 from sqlalchemy import Engine, Identity, Table, UniqueConstraint, create_engine, func, insert, literal, select, text, union, update
-from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -190,6 +190,12 @@ def test_what_cannot_work_raises_when_the_statement_is_built(world: World, make:
         make()
 
 
+def distinct_on(statement: Any, column: Any) -> Any:
+    """``SELECT DISTINCT ON``, as each SQLAlchemy spells it."""
+    extension = getattr(postgresql, "distinct_on", None)
+    return statement.distinct(column) if extension is None else statement.ext(extension(column))  # the latter from 2.1
+
+
 def test_ordering_and_grouping_by_a_sealed_column_raises_at_execution(world: World) -> None:
     """What would quietly sort or compare sealed bytes is refused by the hardened engine before anything is sent, from either side of a comparison."""
     table = Person.__table__
@@ -200,7 +206,7 @@ def test_ordering_and_grouping_by_a_sealed_column_raises_at_execution(world: Wor
         union(select(Person.note), select(Person.note)).order_by(Person.__table__.c.note),
         select(Person.note).distinct(),
         select(table.c.ssn, table.c.tenant_id).distinct(),
-        select(Person).ext(distinct_on(Person.note)),
+        distinct_on(select(Person), Person.note),
         select(func.row_number().over(order_by=Person.note)),
         select(func.row_number().over(partition_by=Person.note)),
         select(Person.id).where(literal("x") == Person.note),
@@ -219,7 +225,7 @@ def test_a_distinct_that_drops_repeated_rows_is_none_of_values(world: World) -> 
         session.execute(text("INSERT INTO numbered (tenant_id) VALUES ('acme'), ('acme')"))
         twice = select(Person).join(Numbered, Numbered.tenant_id == Person.tenant_id)
         assert [len(session.scalars(statement).all()) for statement in (twice, twice.distinct())] == [4, 2]
-        assert set(session.scalars(select(Person.note).ext(distinct_on(Person.id)))) == {"a", None}
+        assert set(session.scalars(distinct_on(select(Person.note), Person.id))) == {"a", None}
         assert session.scalars(select(Person).where(Person.note.is_(None))).one().ssn == "222222222"
         assert session.scalars(select(Person).where(Person.note.is_not(None))).one().ssn == "111111111"
         assert session.scalars(select(Person).where(Person.ssn.in_([None, "111111111"]))).one().note == "a"

@@ -84,7 +84,7 @@ def client_context(
 def tls13_factory(config: Any, default_factory: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
     """Put the floor under the context that a server builds from its own options.
 
-    The signature is the one that uvicorn (``ssl_context_factory=``) and gunicorn (``ssl_context`` in its configuration) both ask for::
+    The signature is the one that uvicorn (``ssl_context_factory=``, from 0.47) and gunicorn (``ssl_context`` in its configuration) both ask for::
 
         uvicorn.run(app, ssl_certfile=..., ssl_keyfile=..., ssl_context_factory=tls13_factory)
     """
