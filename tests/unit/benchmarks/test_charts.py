@@ -21,7 +21,7 @@ def test_a_picture_is_of_the_committed_rows(name: str) -> None:
 def test_the_rows_are_of_one_whole_run() -> None:
     """Every benchmark that there is has rows in it, and each says what it was held against."""
     rows = json.loads(charts.ROWS.read_text(encoding="utf-8"))["rows"]
-    assert {row["bench"] for row in rows} == set(names()) - {"backup"}  # a gigabyte a round: a run of its own
+    assert {row["bench"] for row in rows} == set(names())
     assert all(row["target"] for row in rows)
 
 
