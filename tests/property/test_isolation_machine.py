@@ -14,7 +14,8 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from axis_security.core.context import maybe_principal
+from axis_security.core.context import acting_as, maybe_principal
+from axis_security.core.principal import Principal
 from axis_security.rls import bind
 from axis_security.rls.install import install
 from axis_security.rls.sealed import Sealer
@@ -151,19 +152,19 @@ def sqlstate(error: BaseException) -> str:
 
 @pytest.mark.parametrize("method", ["admit", "begin"])
 def test_the_machine_needs_each_half_of_the_binder(notes: Notes, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
-    """The machine fails when the binder stops comparing principals, and when it seals whoever was bound first."""
+    """The machine fails when the binder stops comparing principals, and when it seals another than who acts."""
     if method == "admit":
         monkeypatch.setattr(bind.TenantBinder, "admit", lambda self, bound: None)
     else:
-        first: list[bind.Bound] = []
         real = bind.TenantBinder.begin
+        another = Principal(tenant=2**31 - 1, user="another", role="member")
 
-        def stale(self: bind.TenantBinder) -> bind.Bound:
+        def wrong(self: bind.TenantBinder) -> bind.Bound:
             bound = real(self)
-            first.append(bound)
-            return bind.Bound(bound.owner, bound.sql, first[0].params)
+            with acting_as(another):  # always the same one, so that no race decides whose seal it is
+                return bind.Bound(bound.owner, bound.sql, real(self).params)
 
-        monkeypatch.setattr(bind.TenantBinder, "begin", stale)
+        monkeypatch.setattr(bind.TenantBinder, "begin", wrong)
     made = {name: install(engine, binder=notes.binder, posture=None) for name, engine in engines(notes, sizes=(1,)).items()}
     with laboratory(notes, made) as lab, pytest.raises((Leak, DBAPIError)) as caught:
         run(lab, 300)
