@@ -281,6 +281,10 @@ class Replayed:
         while line := self.readline():
             yield line
 
+    def seekable(self) -> bool:
+        """No, whatever stands below: what was read before cannot be read again. Django asks, from 6.1."""
+        return False
+
     def close(self) -> None:
         """Close the stream below, if it can be."""
         close = getattr(self._rest, "close", None)

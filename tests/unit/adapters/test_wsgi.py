@@ -352,3 +352,8 @@ def test_a_replayed_stream_reads_like_the_whole(at: int) -> None:
     mine, _ = both()
     assert b"".join(iter(lambda: mine.read(3), b"")) == data
     mine.close()
+
+
+def test_a_replayed_body_cannot_be_rewound() -> None:
+    """Frameworks ask before they seek; one that could seek in the stream below would find the body without its beginning."""
+    assert Replayed(b"csrf_", io.BytesIO(b"token=x")).seekable() is False
