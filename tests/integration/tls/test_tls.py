@@ -224,7 +224,7 @@ def test_mutual_tls_refuses_a_client_without_certificate(files: Files) -> None:
                     with context.wrap_socket(raw, server_hostname="localhost") as tls:
                         tls.sendall(b"x")
                         answered = tls.recv(1) == b""
-                except ssl.SSLError:
+                except (ssl.SSLError, ConnectionResetError):  # the alert, or, where the server was faster, the end
                     answered = False
                 assert answered is served
 
