@@ -202,13 +202,17 @@ def _end_server(data: Path) -> None:
             pid = int(said[0])
             for number in (signal.SIGQUIT, signal.SIGKILL):
                 os.kill(pid, number)
-                deadline = time.monotonic() + 10
-                while _runs_on(pid, data):
-                    if time.monotonic() > deadline:
-                        break
-                    time.sleep(0.05)
-                else:
+                if _ended(pid, data):
                     return
+
+
+def _ended(pid: int, data: Path) -> bool:
+    deadline = time.monotonic() + 10
+    while _runs_on(pid, data):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def _runs_on(pid: int, data: Path) -> bool:
